@@ -1,0 +1,132 @@
+"""GraphDef <-> graphs.
+
+Source: graph.proto, node_def.proto and function.proto of TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tfthaw import proto
+from tfthaw.formats.wire import Contents
+from tfthaw.ir.functions import Function, Gradient
+from tfthaw.ir.graph import Graph, Versions
+from tfthaw.ir.nodes import Node
+from tfthaw.serde.attrs import AttrReader, attr_to_proto, has_unknown_inside, rest_of
+from tfthaw.serde.tensors import Payloads
+
+
+def graph_from_proto(message: Any, payloads: Payloads | None = None) -> Graph:
+    """Return the graph of a GraphDef.
+
+    Args:
+        message: The GraphDef.
+        payloads: The bytes that its reader left in the file, by token.
+    """
+    reader = AttrReader(payloads or {}, careful=has_unknown_inside(message))
+    library = message.library if message.HasField("library") else None
+    return Graph(
+        nodes=_nodes(message.node, reader),
+        functions=[_function(item, reader) for item in library.function] if library is not None else [],
+        gradients=[_gradient(item) for item in library.gradient] if library is not None else [],
+        versions=_versions(message.versions) if message.HasField("versions") else None,
+        opaque=rest_of(message, "node", "library", "versions"),
+        library_opaque=None if library is None else rest_of(library, "function", "gradient"),
+    )
+
+
+def graph_to_proto(graph: Graph, contents: Contents, target: Any = None) -> Any:
+    """Return the GraphDef of a graph.
+
+    Args:
+        graph: The graph.
+        contents: Takes the constants that are too large for a message.
+        target: An empty GraphDef to fill, or None for a new one.
+    """
+    message = proto.GraphDef() if target is None else target
+    message.SetInParent()
+    if graph.opaque:
+        message.MergeFromString(graph.opaque)
+    for node in graph.nodes:
+        _node_to_proto(node, message.node.add(), contents)
+    if graph.versions is not None:
+        message.versions.SetInParent()
+        message.versions.MergeFromString(graph.versions.opaque)
+        message.versions.producer = graph.versions.producer
+        message.versions.min_consumer = graph.versions.min_consumer
+        message.versions.bad_consumers.extend(graph.versions.bad_consumers)
+    if graph.library_opaque is not None or graph.functions or graph.gradients:
+        message.library.SetInParent()
+        message.library.MergeFromString(graph.library_opaque or b"")
+    for function in graph.functions:
+        _function_to_proto(function, message.library.function.add(), contents)
+    for gradient in graph.gradients:
+        entry = message.library.gradient.add()
+        entry.MergeFromString(gradient.opaque)
+        entry.function_name, entry.gradient_func = gradient.function, gradient.gradient
+    return message
+
+
+def _nodes(messages: Iterable[Any], reader: AttrReader) -> list[Node]:
+    nodes = []
+    for message in messages:
+        opaque = b""
+        odd = message.HasField("experimental_debug_info") or message.HasField("experimental_type")
+        if odd or (reader.careful and proto.has_unknown_fields(message)):
+            opaque = rest_of(message, "name", "op", "input", "device", "attr")
+        nodes.append(
+            Node(message.name, message.op, list(message.input), message.device, reader.read_all(message.attr), opaque)
+        )
+    return nodes
+
+
+def _node_to_proto(node: Node, target: Any, contents: Contents) -> None:
+    if node.opaque:
+        target.MergeFromString(node.opaque)
+    target.name = node.name
+    target.op = node.op
+    target.input.extend(node.inputs)
+    target.device = node.device
+    attrs = target.attr
+    for name, value in node.attrs.items():
+        attr_to_proto(value, attrs[name], contents)
+
+
+def _versions(message: Any) -> Versions:
+    opaque = b""
+    if proto.has_unknown_fields(message):
+        opaque = rest_of(message, "producer", "min_consumer", "bad_consumers")
+    return Versions(message.producer, message.min_consumer, tuple(message.bad_consumers), opaque)
+
+
+def _function(message: Any, reader: AttrReader) -> Function:
+    signature = message.signature
+    return Function(
+        name=signature.name,
+        inputs=[argument.name for argument in signature.input_arg],
+        outputs=[argument.name for argument in signature.output_arg],
+        nodes=_nodes(message.node_def, reader),
+        returns={name: message.ret[name] for name in sorted(message.ret)},
+        attrs=reader.read_all(message.attr),
+        signature=proto.serialize(signature),
+        opaque=rest_of(message, "signature", "node_def", "ret", "attr"),
+    )
+
+
+def _function_to_proto(function: Function, target: Any, contents: Contents) -> None:
+    target.MergeFromString(function.opaque)
+    target.signature.SetInParent()
+    target.signature.MergeFromString(function.signature)
+    target.signature.name = function.name
+    for node in function.nodes:
+        _node_to_proto(node, target.node_def.add(), contents)
+    for name, text in function.returns.items():
+        target.ret[name] = text
+    for name, value in function.attrs.items():
+        attr_to_proto(value, target.attr[name], contents)
+
+
+def _gradient(message: Any) -> Gradient:
+    opaque = rest_of(message, "function_name", "gradient_func") if proto.has_unknown_fields(message) else b""
+    return Gradient(message.function_name, message.gradient_func, opaque)
