@@ -272,3 +272,29 @@ def _overlap(one: TensorPart, other: TensorPart) -> bool:
         a < b + n and b < a + m
         for a, m, b, n in zip(one.starts, one.tensor.shape, other.starts, other.tensor.shape, strict=True)
     )
+
+
+def slice_tensor(whole: Tensor, starts: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Return a rectangular part of a tensor, without reading it.
+
+    Args:
+        whole: The tensor.
+        starts: Where the part begins in each dimension.
+        shape: The part's shape.
+
+    Raises:
+        StructureError: The part leaves the whole.
+    """
+    inside = len(starts) == len(shape) == len(whole.shape) and all(
+        0 <= start and start + length <= size for start, length, size in zip(starts, shape, whole.shape, strict=True)
+    )
+    if not inside:
+        raise StructureError(f"part at {list(starts)} of shape {list(shape)} leaves a tensor of {list(whole.shape)}")
+    if tuple(shape) == whole.shape:
+        return whole
+    if isinstance(whole, JoinedTensor):
+        for part in whole.parts:
+            if part.starts == tuple(starts) and part.tensor.shape == tuple(shape):
+                return part.tensor
+    region = tuple(slice(start, start + length) for start, length in zip(starts, shape, strict=True))
+    return LazyTensor(whole.dtype, shape, lambda: np.ascontiguousarray(whole.numpy()[region]))

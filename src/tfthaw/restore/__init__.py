@@ -1,0 +1,1 @@
+"""Which value of a checkpoint fills which variable: planned first, applied mechanically."""

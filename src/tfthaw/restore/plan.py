@@ -1,0 +1,182 @@
+"""Plans: which checkpoint key fills which variable, and what stands in the way.
+
+A plan is made without reading a value; applying it is mechanical. Matching here is by what the graph's own Saver says,
+then by exact name. Nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tfthaw.errors import RestoreError
+from tfthaw.ir.graph import Graph, GraphIndex
+from tfthaw.ir.variables import Variable, VariableDeclaration
+from tfthaw.restore.saved_names import SavedAs, saved_names
+from tfthaw.tensors import Tensor, slice_tensor
+
+EMA_SUFFIX = "/ExponentialMovingAverage"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One variable and the value that fills it.
+
+    Attributes:
+        variable: The variable's node.
+        key: The checkpoint key.
+        tensor: The value; of a partitioned variable the part that belongs here.
+        reason: Why this key: `saver`, `name` or `partition`.
+    """
+
+    variable: str
+    key: str
+    tensor: Tensor
+    reason: str
+
+
+@dataclass(slots=True)
+class Plan:
+    """Which value fills which variable.
+
+    Attributes:
+        matches: variable's node -> its match.
+        missing: Variables for which there is no value, by name.
+        unused: Checkpoint keys that fill no variable.
+        mismatched: Variables whose value has another dtype or shape, as sentences.
+        path: The checkpoint, for errors.
+    """
+
+    matches: dict[str, Match] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    path: str | None = None
+
+    def require_complete(self, *, allow_missing: Sequence[str] = ()) -> None:
+        """Refuse a plan that leaves variables without their value.
+
+        Args:
+            allow_missing: Patterns (`*`, `?`) of variables that may stay without one.
+
+        Raises:
+            RestoreError: With everything that is missing or does not fit.
+        """
+        missing = [name for name in self.missing if not any(fnmatch.fnmatchcase(name, glob) for glob in allow_missing)]
+        if missing or self.mismatched:
+            wrong = len(missing) + len(self.mismatched)
+            raise RestoreError(
+                f"{wrong} of {len(self.matches) + wrong} variables have no value that fits",
+                missing=missing, unused=self.unused if missing else (), mismatched=self.mismatched, path=self.path,
+                hint="give the checkpoint that belongs to this graph, or name what may be left out with --allow-missing",
+            )  # fmt: skip
+
+
+def plan_restore(
+    graph: Graph,
+    variables: Iterable[Variable],
+    values: Mapping[str, Tensor],
+    *,
+    declared: Mapping[str, VariableDeclaration] | None = None,
+    restore_op: str | None = None,
+    renames: Mapping[str, str] | None = None,
+    path: str | None = None,
+) -> Plan:
+    """Plan how the variables of a graph take their values.
+
+    Args:
+        graph: The whole graph, Saver included.
+        variables: The variables that need a value.
+        values: The checkpoint's tensors by key.
+        declared: What the graph's collections say of its variables.
+        restore_op: The node that the graph's Saver runs to restore.
+        renames: checkpoint key -> variable, as a map file gives it; it wins over everything else.
+        path: The checkpoint, for errors.
+    """
+    saved = saved_names(GraphIndex(graph.nodes), restore_op)
+    given = {variable: key for key, variable in (renames or {}).items()}
+    plan = Plan(path=path)
+    for variable in variables:
+        match = _match(variable, values, saved.get(variable.node), (declared or {}).get(variable.node), given)
+        if match is None:
+            plan.missing.append(variable.name)
+            continue
+        problem = _misfit(variable, match)
+        if problem:
+            plan.mismatched.append(problem)
+        else:
+            plan.matches[variable.node] = match
+    used = {match.key for match in plan.matches.values()}
+    plan.unused = [key for key in values if key not in used]
+    return plan
+
+
+def _match(
+    variable: Variable,
+    values: Mapping[str, Tensor],
+    saved: SavedAs | None,
+    declared: VariableDeclaration | None,
+    given: Mapping[str, str],
+) -> Match | None:
+    """Find the value of one variable: by map file, by Saver, by name, as part of a whole."""
+    key = given.get(variable.name) or given.get(variable.node)
+    if key is not None and key in values:
+        return Match(variable.node, key, values[key], "map")
+    if saved is not None and saved.key in values:
+        tensor = values[saved.key]
+        if saved.full_shape is not None and saved.full_shape == tensor.shape:
+            tensor = slice_tensor(tensor, saved.starts, saved.lengths)
+        return Match(variable.node, saved.key, tensor, "saver")
+    for name in (variable.name, variable.node):
+        if name in values:
+            return Match(variable.node, name, values[name], "name")
+    if declared is not None and declared.full_name in values and variable.shape.dims is not None:
+        whole = values[declared.full_name]
+        lengths = tuple(size or 0 for size in variable.shape.dims)
+        if whole.shape == declared.full_shape and len(declared.starts) == len(lengths):
+            return Match(variable.node, declared.full_name, slice_tensor(whole, declared.starts, lengths), "partition")
+    return None
+
+
+def _misfit(variable: Variable, match: Match) -> str | None:
+    """Return what does not fit between a variable and its value, or None."""
+    tensor = match.tensor
+    if tensor.dtype is not variable.dtype.base:
+        return (
+            f"dtype: {variable.name} is {variable.dtype.base.name}, "
+            f"the checkpoint has {tensor.dtype.name} under {match.key!r}"
+        )
+    dims = variable.shape.dims
+    fits = dims is None or (
+        len(dims) == len(tensor.shape)
+        and all(size is None or size == actual for size, actual in zip(dims, tensor.shape, strict=True))
+    )
+    if not fits:
+        wanted = ["?" if size is None else size for size in dims or ()]
+        return f"shape: {variable.name} is {wanted}, the checkpoint has {list(tensor.shape)} under {match.key!r}"
+    return None
+
+
+def choose_averages(values: Mapping[str, Tensor], mode: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Use, drop or keep the moving averages of a checkpoint.
+
+    A shadow variable is named after its variable with `/ExponentialMovingAverage` behind it.
+
+    Args:
+        values: The checkpoint's tensors by key.
+        mode: `use`: variables take their average, and the shadows are gone; `drop`: the shadows are gone; `keep`: as is.
+
+    Returns:
+        The tensors by key, and what was done as notes.
+    """
+    shadows = {key: key[: -len(EMA_SUFFIX)] for key in values if key.endswith(EMA_SUFFIX)}
+    if mode == "keep" or not shadows:
+        notes = [] if mode == "keep" else [f"--ema {mode}: the checkpoint holds no moving averages"]
+        return dict(values), notes
+    result = {key: tensor for key, tensor in values.items() if key not in shadows}
+    if mode == "use":
+        for key, name in shadows.items():
+            result[name] = values[key]
+        return result, [f"{len(shadows)} variables take their moving average as value"]
+    return result, [f"{len(shadows)} moving averages were left out"]

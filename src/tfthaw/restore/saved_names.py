@@ -1,0 +1,138 @@
+"""Under which key a graph saves each of its variables, read from the graph's own restore nodes.
+
+A Saver may save a variable under any key and save parts of variables, so the names of nodes are evidence and the restore
+nodes are proof: `Assign(variable, RestoreV2(prefix, names, slices):i)` says that names[i] fills the variable.
+
+Source: io_ops.cc (Restore, RestoreSlice, RestoreV2), saver.py and checkpoint_ops.cc of TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tfthaw.dtypes import DType
+from tfthaw.ir.graph import GraphIndex, TensorName
+from tfthaw.ir.nodes import Node
+from tfthaw.ir.variables import VARIABLE_OPS
+
+_ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
+_PASS_THROUGH = frozenset({"Identity", "Reshape", "Cast"})
+
+
+@dataclass(frozen=True, slots=True)
+class SavedAs:
+    """Where a variable's value is in a checkpoint.
+
+    Attributes:
+        key: The checkpoint key.
+        full_shape: For a part of a partitioned variable: the shape of the whole; else None.
+        starts: For a part: where it begins in each dimension.
+        lengths: For a part: its own shape.
+    """
+
+    key: str
+    full_shape: tuple[int, ...] | None = None
+    starts: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
+
+
+def saved_names(index: GraphIndex, restore_op: str | None = None) -> dict[str, SavedAs]:
+    """Return under which key the graph's Saver restores each variable.
+
+    Args:
+        index: The graph.
+        restore_op: The node that the Saver runs; with several Savers in one graph its entries win.
+
+    Returns:
+        variable's node name -> where its value is.
+    """
+    chosen: set[str] = set()
+    if restore_op:
+        chosen = index.reach([TensorName.parse(restore_op).node])
+    result: dict[str, SavedAs] = {}
+    preferred: set[str] = set()
+    for node in index.nodes.values():
+        if node.op not in _ASSIGN_OPS or len(node.inputs) < 2:
+            continue
+        variable = _variable_of(index, node.inputs[0])
+        saved = _restored(index, node.inputs[1]) if variable else None
+        if variable is None or saved is None:
+            continue
+        if variable not in result or (node.name in chosen and variable not in preferred):
+            result[variable] = saved
+            if node.name in chosen:
+                preferred.add(variable)
+    return result
+
+
+def _variable_of(index: GraphIndex, text: str) -> str | None:
+    """Return the variable's node that an Assign writes to."""
+    node = index.producer(text)
+    while node is not None and node.op in ("RefIdentity", "Identity") and node.inputs:
+        node = index.producer(node.inputs[0])
+    return node.name if node is not None and node.op in VARIABLE_OPS else None
+
+
+def _restored(index: GraphIndex, text: str) -> SavedAs | None:
+    """Return what a restore node gives at one of its outputs, or None where the value comes from elsewhere."""
+    name = TensorName.parse(text)
+    for _ in range(8):  # a few casts and reshapes at the most stand between restore and assign
+        node = index.nodes.get(name.node)
+        if node is None:
+            return None
+        if node.op == "RestoreV2" and len(node.inputs) >= 3:
+            return _entry(_strings(index, node.inputs[1]), _strings(index, node.inputs[2]), name.output)
+        if node.op == "RestoreSlice" and len(node.inputs) >= 3:
+            return _entry(_strings(index, node.inputs[1]), _strings(index, node.inputs[2]), 0)
+        if node.op == "Restore" and len(node.inputs) >= 2:
+            return _entry(_strings(index, node.inputs[1]), [b""], 0)
+        if node.op not in _PASS_THROUGH or not node.inputs:
+            return None
+        name = TensorName.parse(node.inputs[0])
+    return None
+
+
+def _entry(names: list[bytes], slices: list[bytes], position: int) -> SavedAs | None:
+    if position >= len(names):
+        return None
+    key = names[position].decode(errors="replace")
+    spec = slices[position].decode(errors="replace") if position < len(slices) else ""
+    return SavedAs(key) if not spec else parse_slice_spec(key, spec)
+
+
+def parse_slice_spec(key: str, spec: str) -> SavedAs | None:
+    """Read a Saver's `shape_and_slice` text: the whole's sizes, then one `start,length` or `-` a dimension.
+
+    `"10 20 0,5:-"` is rows 0 to 4 of a [10, 20] tensor. Returns None where the text is none.
+    """
+    *sizes, extents = spec.split()
+    parts = extents.split(":")
+    if len(parts) != len(sizes) or not all(size.isdigit() for size in sizes):
+        return None
+    shape = tuple(int(size) for size in sizes)
+    starts, lengths = [], []
+    for size, part in zip(shape, parts, strict=True):
+        start, comma, length = part.partition(",")
+        if part == "-":
+            starts.append(0)
+            lengths.append(size)
+        elif comma and start.isdigit() and length.isdigit():
+            starts.append(int(start))
+            lengths.append(int(length))
+        else:
+            return None
+    return SavedAs(key, shape, tuple(starts), tuple(lengths))
+
+
+def _strings(index: GraphIndex, text: str) -> list[bytes]:
+    """Return the strings of a Const, or nothing where it is none."""
+    node: Node | None = index.producer(text)
+    tensor = node.tensor() if node is not None and node.op == "Const" else None
+    if tensor is None or tensor.dtype is not DType.string:
+        return []
+    return _flat(tensor.numpy().reshape(-1))
+
+
+def _flat(values: Iterable[bytes]) -> list[bytes]:
+    return [bytes(value) for value in values]
