@@ -1,0 +1,179 @@
+"""Freeze: every variable becomes a constant with its value.
+
+Nodes keep their names; a variable's node becomes a Const, a read becomes an Identity, and what handed the variable on (loops,
+conds) now hands the value on. Values are not read here: they go from their source into the output as they are.
+
+Source: the op definitions of state_ops.cc, resource_variable_ops.cc, array_ops.cc and control_flow_ops.cc of TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tfthaw.dtypes import DType
+from tfthaw.errors import UnsupportedError
+from tfthaw.ir.attrs import Attr
+from tfthaw.ir.graph import Graph, GraphIndex, TensorName
+from tfthaw.ir.nodes import Node
+from tfthaw.ir.variables import HANDLE_OPS, REF_VARIABLE_OPS, VARIABLE_OPS
+from tfthaw.passes.carriers import REF_PASS_THROUGH, REF_QUESTIONS, Carriers, find_carriers
+from tfthaw.passes.prune import free_name
+from tfthaw.tensors import ArrayTensor, Tensor
+
+_SHAPE_HINTS = ("_output_shapes", "_handle_dtypes", "_handle_shapes")
+"""Attrs that describe a handle; on a node that now gives the value they would be wrong."""
+
+
+@dataclass(slots=True)
+class Frozen:
+    """What the pass did.
+
+    Attributes:
+        graph: The graph without variables.
+        constants: variable's node -> the name of the constant that has its value now (the same name).
+    """
+
+    graph: Graph
+    constants: dict[str, str] = field(default_factory=dict)
+
+
+def freeze(graph: Graph, values: Mapping[str, Tensor]) -> Frozen:
+    """Turn every variable of a graph into a constant.
+
+    Args:
+        graph: The graph, pruned to its outputs and free of writes.
+        values: The value of every variable, by its node's name.
+
+    Raises:
+        UnsupportedError: A variable goes into a function, or a node may hand on one of several; with every such node.
+        KeyError: A variable has no value.
+    """
+    index = GraphIndex(graph.nodes)
+    carriers = find_carriers(index, set(index.nodes), [function.name for function in graph.functions])
+    refuse_unfrozen(index, carriers)
+    state = _Freezing(index, carriers, values)
+    nodes = [new for node in graph.nodes for new in state.frozen(node)]
+    return Frozen(replace(graph, nodes=nodes), {name: name for name in state.constants})
+
+
+def refuse_unfrozen(index: GraphIndex, carriers: Carriers) -> None:
+    """Refuse what this pass cannot freeze, all of it at once.
+
+    Raises:
+        UnsupportedError: With every node that stands in the way.
+    """
+    problems = [
+        f"{name} ({index.nodes[name].op}) hands {', '.join(sorted(variables))} to "
+        f"{', '.join(index.nodes[name].called()) or 'function ' + index.nodes[name].op}"
+        for name, variables in sorted(carriers.calls.items())
+    ]
+    problems += [
+        f"{name} ({index.nodes[name].op}) may be any of {', '.join(sorted(variables))}"
+        for name, variables in sorted(carriers.mixed.items())
+    ]
+    if problems:
+        raise UnsupportedError("variables go where they cannot be frozen", problems=problems)
+
+
+class _Freezing:
+    """One run of the pass over one graph."""
+
+    def __init__(self, index: GraphIndex, carriers: Carriers, values: Mapping[str, Tensor]) -> None:
+        self.index = index
+        self.carriers = carriers
+        self.values = values
+        self.taken: set[str] = set(index.nodes)
+        self.constants: list[str] = []
+
+    def frozen(self, node: Node) -> list[Node]:
+        """Return what stands in a node's place."""
+        if node.op in VARIABLE_OPS:
+            self.constants.append(node.name)
+            return [_constant(node, self.values[node.name])]
+        if node.name in self.carriers.through:
+            variable = self.index.nodes[self.carriers.through[node.name]]
+            return [_handing_on(node, variable)]
+        if node.name in self.carriers.reads:
+            return self._read(node)
+        if node.op in REF_PASS_THROUGH:  # left over from a graph that was frozen before: its input is a value already
+            return [replace(node, op=REF_PASS_THROUGH[node.op], attrs=_without_hints(node))]
+        return [node]
+
+    def _read(self, node: Node) -> list[Node]:
+        """Return what stands in the place of a node that reads a variable."""
+        if node.op in REF_QUESTIONS or node.op == "VarIsInitializedOp":
+            # the control input keeps the answer in the loop or cond where the question was asked
+            inputs = [f"^{TensorName.parse(node.inputs[0]).node}", *(text for text in node.inputs if text[0] == "^")]
+            attrs: dict[str, Attr] = {"dtype": DType.bool, "value": ArrayTensor(np.array(True))}
+            return [Node(node.name, "Const", list(dict.fromkeys(inputs)), node.device, attrs, node.opaque)]
+        if node.op in ("ReadVariableOp", "DisableCopyOnRead"):
+            dtype = node.attrs.get("dtype", DType.float32)
+            return [Node(node.name, "Identity", node.inputs, node.device, {"T": dtype} | _class_of(node), node.opaque)]
+        if node.op == "ResourceGather":
+            return self._gather(node)
+        if node.op == "ResourceGatherNd":
+            attrs = {"Tparams": node.attrs["dtype"], "Tindices": node.attrs["Tindices"]} | _class_of(node)
+            return [Node(node.name, "GatherNd", node.inputs, node.device, attrs, node.opaque)]
+        if node.op == "VariableShape":
+            variable = self.carriers.reads[node.name]
+            dtype = self.index.nodes[next(iter(variable))].attrs["dtype"]
+            attrs = {"T": dtype, "out_type": node.attrs.get("out_type", DType.int32)} | _class_of(node)
+            return [Node(node.name, "Shape", node.inputs, node.device, attrs, node.opaque)]
+        return [node]  # an op that takes the value of a reference takes a value as well
+
+    def _gather(self, node: Node) -> list[Node]:
+        """Return GatherV2 and the constant that is its axis."""
+        batch_dims = node.attrs.get("batch_dims", 0)
+        axis = free_name(self.taken, f"{node.name}/axis")
+        self.taken.add(axis)
+        indices = TensorName.parse(node.inputs[1]).node
+        # the control input puts the constant into the same loop frame as the indices
+        value = ArrayTensor(np.array(batch_dims, np.int32))
+        constant = Node(axis, "Const", [f"^{indices}"], node.device, {"dtype": DType.int32, "value": value})
+        attrs: dict[str, Attr] = {
+            "Taxis": DType.int32, "Tindices": node.attrs["Tindices"], "Tparams": node.attrs["dtype"],
+            "batch_dims": batch_dims,
+        }  # fmt: skip
+        inputs = [*node.inputs[:2], axis, *node.inputs[2:]]
+        return [constant, Node(node.name, "GatherV2", inputs, node.device, attrs | _class_of(node), node.opaque)]
+
+
+def _constant(node: Node, value: Tensor) -> Node:
+    """Return the constant that stands in a variable's place."""
+    controls = [text for text in node.inputs if text.startswith("^")]
+    attrs: dict[str, Attr] = {"dtype": value.dtype, "value": value}
+    return Node(node.name, "Const", controls, node.device, attrs | _class_of(node), node.opaque)
+
+
+def _handing_on(node: Node, variable: Node) -> Node:
+    """Return a node that handed a variable on, now handing its value on."""
+    op = node.op
+    attrs = _without_hints(node)
+    if variable.op in REF_VARIABLE_OPS:
+        op = REF_PASS_THROUGH.get(op, op)
+    elif variable.op in HANDLE_OPS:
+        attrs["T"] = variable.attrs["dtype"]
+    return replace(node, op=op, attrs=attrs)
+
+
+def _without_hints(node: Node) -> dict[str, Attr]:
+    return {name: value for name, value in node.attrs.items() if name not in _SHAPE_HINTS}
+
+
+def _class_of(node: Node) -> dict[str, Attr]:
+    """Return the colocation of a node, which stays with its name."""
+    return {"_class": node.attrs["_class"]} if "_class" in node.attrs else {}
+
+
+def variables_in(graph: Graph) -> list[str]:
+    """Return the names of the variables' nodes in a graph and its library."""
+    return [node.name for node in graph.walk() if node.op in VARIABLE_OPS]
+
+
+def needs_freezing(graph: Graph, names: Collection[str]) -> bool:
+    """Whether any of the named nodes is a variable."""
+    wanted = set(names)
+    return any(node.op in VARIABLE_OPS for node in graph.nodes if node.name in wanted)

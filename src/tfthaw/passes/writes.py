@@ -1,0 +1,122 @@
+"""Writes: take out the side effects on variables that no output's value needs.
+
+A training graph writes variables while it runs: moving averages, counters, the optimizer's step. Frozen, there is nothing
+left to write to. A write that outputs only wait for (a control input) can go when nobody reads the variable after it; the
+outputs are then the same. A write whose value flows into an output cannot, and neither can one that is read afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from tfthaw.errors import UnsupportedError
+from tfthaw.ir.graph import Graph, GraphIndex, TensorName
+from tfthaw.ir.nodes import Node
+from tfthaw.passes.carriers import Carriers, find_carriers
+from tfthaw.passes.prune import without_lost_colocations
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """What the pass did.
+
+    Attributes:
+        graph: The graph without the writes.
+        dropped: The writing nodes that went, each with its variables.
+    """
+
+    graph: Graph
+    dropped: dict[str, tuple[str, ...]]
+
+
+def drop_writes(graph: Graph, outputs: Collection[TensorName]) -> Writes:
+    """Drop the writes that no output's value needs.
+
+    Args:
+        graph: The graph, pruned to its outputs.
+        outputs: The tensors whose values must stay the same.
+
+    Raises:
+        UnsupportedError: A written value flows into an output, or is read after the write; with every such node.
+    """
+    index = GraphIndex(graph.nodes)
+    within = set(index.nodes)
+    carriers = find_carriers(index, within, [function.name for function in graph.functions])
+    if not carriers.writes:
+        return Writes(graph, {})
+    needed = index.reach([name.node for name in outputs], through_control=False)
+    _refuse(index, carriers, needed)
+    gone = _cone(index, set(carriers.writes), needed)
+    nodes = [_without_inputs(index, node, gone) for node in graph.nodes if node.name not in gone]
+    reached = GraphIndex(nodes).reach([name.node for name in outputs])
+    kept = [node for node in nodes if node.name in reached]
+    dropped = {name: tuple(sorted(carriers.writes[name])) for name in sorted(carriers.writes)}
+    return Writes(replace(graph, nodes=without_lost_colocations(kept)), dropped)
+
+
+def _refuse(index: GraphIndex, carriers: Carriers, needed: set[str]) -> None:
+    problems = []
+    for name, variables in sorted(carriers.writes.items()):
+        node = index.nodes[name]
+        if name in needed:
+            problems.append(f"{name} ({node.op}) writes {', '.join(sorted(variables))}, and an output needs its value")
+            continue
+        later = index.descend(name, needed)
+        readers = sorted(reader for reader, read in carriers.reads.items() if reader in later and read & variables)
+        if readers:
+            problems.append(f"{name} ({node.op}) writes {', '.join(sorted(variables))}, which {readers[0]} reads after it")
+    if problems:
+        raise UnsupportedError(
+            "the graph writes variables on the way to its outputs, and a frozen graph has nothing to write to",
+            problems=problems,
+            hint="choose outputs that come before the write, or convert to saved-model, which keeps variables",
+        )
+
+
+def _cone(index: GraphIndex, writes: set[str], needed: set[str]) -> set[str]:
+    """Return the writes and every node that uses their results, up to the nodes that outputs need."""
+    gone = set(writes)
+    waiting = list(writes)
+    while waiting:
+        name = waiting.pop()
+        for node, position in index.consumers(name):
+            if node.inputs[position].startswith("^") or node.name in gone or node.name in needed:
+                continue
+            gone.add(node.name)
+            waiting.append(node.name)
+    return gone
+
+
+def _without_inputs(index: GraphIndex, node: Node, gone: set[str]) -> Node:
+    """Return the node without its control inputs from nodes that are gone.
+
+    A node without any other input takes over what the dropped nodes depended on: in a loop or a cond, its control inputs are
+    all that says when it runs.
+    """
+    lost = [text[1:] for text in node.inputs if text.startswith("^") and text[1:] in gone]
+    if not lost:
+        return node
+    inputs = [text for text in node.inputs if not (text.startswith("^") and text[1:] in gone)]
+    if not inputs:
+        inputs = [f"^{name}" for name in _anchors(index, lost, gone)]
+    return replace(node, inputs=inputs)
+
+
+def _anchors(index: GraphIndex, lost: list[str], gone: set[str]) -> list[str]:
+    """Return the nearest nodes that stay and that the dropped nodes came after."""
+    anchors: dict[str, None] = {}
+    seen: set[str] = set()
+    waiting = list(lost)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in index:
+            continue
+        seen.add(name)
+        for text in index.nodes[name].inputs:
+            source = TensorName.parse(text).node
+            if source in gone:
+                waiting.append(source)
+            else:
+                anchors[source] = None
+    return list(anchors)
