@@ -147,6 +147,7 @@ _SAFETENSORS_NAMES = {
     DType.float16: "F16", DType.bfloat16: "BF16", DType.int32: "I32", DType.uint32: "U32", DType.float32: "F32",
     DType.complex64: "C64", DType.float64: "F64", DType.int64: "I64", DType.uint64: "U64",
     DType.float8_e5m2: "F8_E5M2", DType.float8_e4m3fn: "F8_E4M3",
+    DType.float8_e5m2fnuz: "F8_E5M2FNUZ", DType.float8_e4m3fnuz: "F8_E4M3FNUZ",
 }  # fmt: skip
 _FROM_SAFETENSORS = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
 
