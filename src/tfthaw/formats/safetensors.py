@@ -6,15 +6,16 @@
     | n              | JSON object, first byte `{`, padded with spaces so that 8 + n is a multiple of 8 |
     | the rest       | the tensors' bytes, little-endian and row-major, without hole or overlap       |
 
-The header maps each name to `{"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}`, offsets counted from the end
-of the header; the name `__metadata__` is reserved for a map of text to text.
+The header maps each name to `{"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}`, offsets counted from the
+end of the header; the name `__metadata__` is reserved for a map of text to text.
 
-The reader is our own because it must hand out ranges of the file, where the `safetensors` package hands out arrays; it makes
-every check that the package makes. The format has no checksum: a flipped bit in the data cannot be seen here.
+The reader is our own because it must hand out ranges of the file, where the `safetensors` package hands out arrays; it
+makes every check that the package makes. The format has no checksum: a flipped bit in the data cannot be seen here.
 
 This module does no renaming and no casting.
 
-Source: the format section of the README of huggingface/safetensors, and the order of its `Dtype` for the canonical layout.
+Source: the format section of the README of huggingface/safetensors, and the order of its `Dtype` for the canonical
+layout.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ METADATA_KEY = "__metadata__"
 
 # Writers sort by element type, then name. The order is that of the package's enum, largest alignment last.
 _DTYPE_ORDER = (
-    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16",
-    "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64",
+    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ",
+    "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64",
 )  # fmt: skip
 
 # Types that TensorFlow lacks or, like F4, lays out otherwise: (bits of an element)
@@ -189,6 +190,8 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def _metadata(value: Any, source: SourceFile) -> dict[str, str]:
+    if value is None:  # the package takes null as absent
+        return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise FormatError("expected a map of text to text", path=source.path, where=METADATA_KEY)
     return value
@@ -200,7 +203,7 @@ def _tensor_info(name: str, value: Any, source: SourceFile, limits: Limits) -> _
     def fail(message: str) -> NoReturn:
         raise FormatError(message, path=source.path, where=f"tensor {name!r}")
 
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= set(value):
         fail("expected an object of dtype, shape and data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if dtype not in _DTYPE_ORDER:
@@ -298,7 +301,7 @@ def _encode_header(header: dict[str, Any]) -> bytes:
 def _write_tensor(file: BinaryIO, name: str, tensor: Tensor, progress: Progress | None) -> None:
     done = 0
     for chunk in tensor.chunks():
-        file.write(memoryview(chunk))
+        file.write(chunk.data)
         done += len(chunk)
         if progress is not None:
             progress(len(chunk))

@@ -61,7 +61,7 @@ class SliceFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill buffer from the position on and return how many bytes the range had.
 
-        The rest of the buffer becomes zeros: h5py does not look at the count and would hand on whatever the memory held.
+        The rest of the buffer becomes zeros: h5py does not look at the count and would hand on whatever memory held.
         """
         target = np.frombuffer(memoryview(buffer).cast("B"), np.uint8)
         count = min(len(target), max(0, self.slice.length - self._position))
