@@ -1,0 +1,134 @@
+"""What is measured, and what it must reach. Adding a row here is all that a new comparison needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import inputs
+from benchmarks.measure import ROOT, Command, python
+
+OUTPUTS = ROOT / "bench-out" / "outputs"
+
+
+@dataclass(frozen=True)
+class Bars:
+    """The promises of one row; None where there is none.
+
+    Attributes:
+        ratios: Reference's name -> the largest share of its time that we may take. N times its rate is 1/N of its time.
+        seconds: The longest time.
+        rss_mb: The largest peak of resident memory, MB.
+    """
+
+    ratios: dict[str, float]
+    seconds: float | None = None
+    rss_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: What `--only` matches.
+        work: The work, in words.
+        source: The input, by its name in `inputs`.
+        ours: The command that is judged.
+        references: What it is compared with, by a short name.
+        bars: What it must reach.
+    """
+
+    name: str
+    work: str
+    source: str
+    ours: Command
+    references: dict[str, Command]
+    bars: Bars
+
+
+def rows() -> list[Row]:
+    """Return every row, cheap ones first."""
+    return [*_listing(), *_reading(), *_large_graph(), *_gib_model()]
+
+
+def _listing() -> list[Row]:
+    two, ten = inputs.prefix("variables-2000"), inputs.prefix("variables-10000")
+    tool = "tensorflow.python.tools.inspect_checkpoint"
+    return [
+        Row("inspect", "inspect a checkpoint of 2,000 variables", "variables-2000",
+            _tfthaw("inspect", two),
+            {"inspect_checkpoint": Command("inspect_checkpoint", python("-m", tool, f"--file_name={two}"))},
+            Bars({"inspect_checkpoint": 1 / 10}, rss_mb=60)),
+        Row("open", "open an index of 10,000 variables, in process", "variables-10000",
+            _in_process("tfthaw-open", ten),
+            {"load_checkpoint": _in_process("tensorflow-load", ten),
+             "NewCheckpointReader": _in_process("tensorflow-reader", ten)},
+            Bars({"load_checkpoint": 3, "NewCheckpointReader": 3})),
+    ]  # fmt: skip
+
+
+def _reading() -> list[Row]:
+    gib = inputs.prefix("model-1gib")
+    reference = {"get_tensor": _in_process("tensorflow-read", gib)}
+    return [
+        Row("read", "read every tensor of 1 GiB, CRC checked, in process", "model-1gib",
+            _in_process("tfthaw-read", gib), reference, Bars({"get_tensor": 1})),
+        Row("read-unchecked", "the same without CRC, in process", "model-1gib",
+            _in_process("tfthaw-read-unchecked", gib), reference, Bars({"get_tensor": 1 / 2})),
+    ]  # fmt: skip
+
+
+def _large_graph() -> list[Row]:
+    source = inputs.prefix("nodes-20000")
+    return [
+        Row("inspect-graph", "inspect a graph of 20,000 nodes", "nodes-20000",
+            _tfthaw("inspect", _meta(source)), {}, Bars({}, seconds=1)),
+        Row("freeze-graph", "prune and freeze a graph of 20,000 nodes", "nodes-20000",
+            _convert(source, "large.pb", "frozen-graph"),
+            {"freeze_graph": _freeze_graph(source, "large-by-tensorflow.pb")}, Bars({}, seconds=4)),
+    ]  # fmt: skip
+
+
+def _gib_model() -> list[Row]:
+    source = inputs.prefix("model-1gib")
+    return [
+        Row("freeze", "1 GiB model of 64 variables -> frozen graph, weights proved", "model-1gib",
+            _convert(source, "frozen.pb", "frozen-graph"),
+            {"freeze_graph": _freeze_graph(source, "frozen-by-tensorflow.pb"), "cp + sync": _copy(source)},
+            Bars({"freeze_graph": 1 / 10, "cp + sync": 4}, rss_mb=150)),
+        Row("saved-model", "1 GiB model -> SavedModel, weights proved", "model-1gib",
+            _convert(source, "saved", "saved-model"),
+            {"cp + sync": _copy(source)}, Bars({"cp + sync": 5}, rss_mb=150)),
+        Row("safetensors", "1 GiB model -> safetensors, weights proved", "model-1gib",
+            _convert(source, "weights.safetensors", "safetensors"),
+            {"cp + sync": _copy(source)}, Bars({"cp + sync": 5}, rss_mb=150)),
+    ]  # fmt: skip
+
+
+def _meta(prefix: Path) -> Path:
+    return prefix.with_name(f"{prefix.name}.meta")
+
+
+def _tfthaw(command: str, *argv: str | Path, output: Path | None = None) -> Command:
+    return Command(f"tfthaw {command}", python("-m", "tfthaw", command, *argv), output)
+
+
+def _convert(prefix: Path, name: str, target: str) -> Command:
+    outputs = [] if target == "safetensors" else ["--outputs", inputs.OUTPUT_NODE]
+    return _tfthaw("convert", _meta(prefix), OUTPUTS / name, "--to", target, *outputs, "--verify", "weights",
+                   output=OUTPUTS / name)  # fmt: skip
+
+
+def _in_process(work: str, prefix: Path) -> Command:
+    return Command(work, python("-m", "benchmarks.in_process", work, prefix), in_process=True)
+
+
+def _freeze_graph(prefix: Path, name: str) -> Command:
+    argv = python("-m", "tensorflow.python.tools.freeze_graph", f"--input_meta_graph={_meta(prefix)}",
+                  f"--input_checkpoint={prefix}", "--input_binary=true", f"--output_node_names={inputs.OUTPUT_NODE}",
+                  f"--output_graph={OUTPUTS / name}")  # fmt: skip
+    return Command("freeze_graph", argv, OUTPUTS / name)
+
+
+def _copy(prefix: Path) -> Command:
+    source, copy = f"{prefix}.data-00000-of-00001", OUTPUTS / "copy"
+    return Command("cp + sync", ("sh", "-c", 'cp "$0" "$1" && sync "$1"', source, str(copy)), copy)
