@@ -160,6 +160,11 @@ class FileSlice:
     offset: int
     length: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the range, under the name that tensors have for it."""
+        return self.length
+
     def view(self) -> Bytes:
         """Return the range as a read-only mapped view (uint8[length])."""
         return self.file.view(self.offset, self.length)

@@ -1,9 +1,9 @@
 """Protobuf messages without their big constants: cut on reading, splice on writing.
 
-A frozen graph may hold gigabytes in the `tensor_content` of its Const nodes. `cut` reads such a file into a small message
-in which a token stands for each big content, and says where in the file each content lies. `splice` is the reverse: it
-writes a message with tokens, and where a token stands it streams a payload. So no message with those bytes is ever
-built, in either direction, and a file of any size goes through in constant memory.
+A frozen graph may hold gigabytes in the `tensor_content` of its Const nodes. `cut` reads such a file into a small
+message in which a token stands for each big content, and says where in the file each content lies. `splice` is the
+reverse: it writes a message with tokens, and where a token stands it streams a payload. So no message with those bytes
+is ever built, in either direction, and a file of any size goes through in constant memory.
 
 This module knows the wire format and, through the schema, which paths lead to a TensorProto. It does not know what a
 graph means, and it opens and names no file.
@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 import secrets
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, BinaryIO, Protocol
@@ -34,7 +34,8 @@ from typing import Any, BinaryIO, Protocol
 from tfthaw import proto
 from tfthaw._files import FileSlice, Progress
 from tfthaw.errors import FormatError, LimitError, StructureError, TruncatedError
-from tfthaw.formats.wire_check import first_fault, read_key, read_varint, skip_value
+from tfthaw.formats.varint import encode_varint
+from tfthaw.formats.wire_check import LENGTH, WireError, first_fault, read_key, read_length, skip_value
 from tfthaw.limits import DEFAULT_LIMITS, Limits
 
 THRESHOLD_BYTES = 4096
@@ -179,8 +180,8 @@ class Pieces:
 def cut(source: FileSlice, root: Any, limits: Limits = DEFAULT_LIMITS, *, threshold: int = THRESHOLD_BYTES) -> Cut:
     """Read a message and leave its big contents in the file.
 
-    The file is walked only along paths of the schema that can lead to a TensorProto, and only into fields larger than the
-    threshold; the rest is copied in runs. Unknown fields and the order of the fields survive.
+    The file is walked only along paths of the schema that can lead to a TensorProto, and only into fields larger than
+    the threshold; the rest is copied in runs. Unknown fields and the order of the fields survive.
 
     Args:
         source: Where the message is; the file must stay open while the contents are in use.
@@ -196,7 +197,7 @@ def cut(source: FileSlice, root: Any, limits: Limits = DEFAULT_LIMITS, *, thresh
         FormatError: The bytes are no such message.
         LimitError: The message is too large or too deep.
     """
-    data = memoryview(source.view())
+    data = source.view().data
     contents: dict[bytes, FileSlice] = {}
     new_token = _Tokens()
 
@@ -205,25 +206,24 @@ def cut(source: FileSlice, root: Any, limits: Limits = DEFAULT_LIMITS, *, thresh
         contents[token] = source.file.slice(source.offset + start, end - start)
         return token
 
-    routes = _routes(root.DESCRIPTOR.full_name)
-    rewrite = _Rewrite(data, source, routes, limits.max_depth, lambda start, end: end - start > threshold, replace)
-    parts, size = rewrite.message(0, len(data), routes.get(root.DESCRIPTOR.full_name, {}), 1)
+    descriptor, path = root.DESCRIPTOR, source.file.path
+    routes = _routes(descriptor.full_name)
+    rewrite = _Rewrite(data, routes, limits.max_depth, lambda start, end: end - start > threshold, replace)
+    try:
+        parts, size = rewrite.message(0, len(data), descriptor.full_name, 1)
+    except WireError as error:
+        raise _in_file(error, source, descriptor.name) from error
     if size > limits.max_message_bytes:
         raise LimitError(
-            f"the message has {size} bytes without its big tensors, {limits.max_message_bytes} are allowed",
-            path=source.file.path,
+            f"the message has {size} bytes without its big tensors, {limits.max_message_bytes} are allowed", path=path
         )
     try:
-        message = proto.parse(root, b"".join(parts), path=source.file.path)
+        message = proto.parse(root, b"".join(parts), path=path)
     except FormatError as error:
-        fault = first_fault(data, root.DESCRIPTOR, max_depth=limits.max_depth)
+        fault = first_fault(data, descriptor, max_depth=limits.max_depth)
         if fault is None:
             raise
-        kind = TruncatedError if fault.truncated else FormatError
-        raise kind(
-            f"the bytes are no {root.DESCRIPTOR.name}: {fault.message}",
-            path=source.file.path, where=f"offset {source.offset + fault.offset}",
-        ) from error  # fmt: skip
+        raise _in_file(fault, source, descriptor.name) from error
     return Cut(message, contents)
 
 
@@ -264,25 +264,15 @@ def splice(message: Any, contents: Mapping[bytes, Payload]) -> Pieces:
         return _Hole(token, payload)
 
     name = message.DESCRIPTOR.full_name
-    routes = _routes(name)
-    # no limit to the depth: what was built in memory and serialised is as deep as it is
-    rewrite = _Rewrite(memoryview(data), None, routes, len(data), wanted, replace)
-    parts, _ = rewrite.message(0, len(data), routes.get(name, {}), 1)
+    # what was built in memory and serialised is as deep as it is
+    rewrite = _Rewrite(memoryview(data), _routes(name), len(data), wanted, replace)
+    parts, _ = rewrite.message(0, len(data), name, 1)
     if replaced != len(found):
         raise StructureError(
-            f"{len(found) - replaced} tokens of constants stand where no tensor_content is", where=message.DESCRIPTOR.name
+            f"{len(found) - replaced} tokens of constants stand where no tensor_content is",
+            where=message.DESCRIPTOR.name,
         )
     return Pieces(parts)
-
-
-def encode_varint(value: int) -> bytes:
-    """Return a number as a varint: seven bits a byte, the lowest first, the top bit set on all but the last."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 class _Tokens:
@@ -313,83 +303,79 @@ class _Rewrite:
 
     Args:
         data: The message.
-        source: Where it lies in a file, for errors; None for bytes that were just made.
         routes: See `_routes`.
         max_depth: Bound for nesting.
         wanted: Whether to look into the field whose value is the given range.
         replace: Gives what stands for the content of the given range.
     """
 
-    def __init__(self, data: memoryview, source: FileSlice | None, routes: _Routes, max_depth: int, wanted: Any,
-                 replace: Any) -> None:
+    def __init__(self, data: memoryview, routes: _Routes, max_depth: int, wanted: Callable[[int, int], bool],
+                 replace: Callable[[int, int], bytes | _Hole]) -> None:
         self._data = data
-        self._source = source
         self._routes = routes
         self._max_depth = max_depth
         self._wanted = wanted
         self._replace = replace
 
-    def message(self, start: int, end: int, route: Mapping[int, str | None], depth: int) -> tuple[list[Any], int]:
+    def message(self, start: int, end: int, name: str, depth: int) -> tuple[list[Any], int]:
         """Rewrite one message.
 
         Returns:
-            Its parts in order, and the sum of their lengths.
+            Its parts in order, one only where nothing was replaced, and the sum of their lengths.
+
+        Raises:
+            WireError: The bytes are no message.
         """
-        data, wanted = self._data, self._wanted
+        data, wanted, route = self._data, self._wanted, self._routes.get(name, {})
         parts: list[Any] = []
         size = 0
-        copied = position = start  # all before `copied` is in parts already
+        copied = position = start  # what lies before `copied` is in parts already
         while position < end:
             field = position
             key = data[position]
             position += 1
-            if key > 0x7F:
-                key, position = self._read(read_key, field, end)
-            if key & 7 != 2 or key < 8:
-                position = self._read(skip_value, key, field, position, end, self._max_depth)
+            if not 8 <= key <= 0x7F:
+                key, position = read_key(data, field, end)
+            if key & 7 != LENGTH:
+                position = skip_value(data, key, position, end, self._max_depth)
                 continue
-            if position < end and data[position] < 0x80:
-                length = data[position]
+            # one byte of length is the common case, and a graph of small nodes is nothing but these
+            if position < end and data[position] < 0x80 and position + data[position] < end:
                 value = position + 1
+                position = value + data[position]
             else:
-                length, value = self._read(read_varint, position, end)
-            position = value + length
-            if position > end:
-                self._fail(field, end, f"a field of {length} bytes passes the end of its message by {position - end}")
+                value, position = read_length(data, position, end)
             number = key >> 3
             if number not in route or not wanted(value, position):
                 continue
             inner, inner_size = self._value(value, position, route[number], depth)
-            if inner is None:
-                continue
-            head = encode_varint(key) + encode_varint(inner_size)
-            parts += (data[copied:field], head, *inner)
-            size += field - copied + len(head) + inner_size
-            copied = position
+            if inner:
+                head = encode_varint(key) + encode_varint(inner_size)
+                parts += (data[copied:field], head, *inner)
+                size += field - copied + len(head) + inner_size
+                copied = position
         parts.append(data[copied:end])
         return parts, size + end - copied
 
-    def _value(self, start: int, end: int, target: str | None, depth: int) -> tuple[list[Any] | None, int]:
-        """Rewrite the value of one field; None where nothing in it was replaced."""
+    def _value(self, start: int, end: int, target: str | None, depth: int) -> tuple[list[Any], int]:
+        """Rewrite the value of one field; no parts where nothing in it was replaced."""
         if target is None:
             item = self._replace(start, end)
             return [item], len(item)
         if depth >= self._max_depth:
-            self._fail(start, end, f"messages nest deeper than {self._max_depth}", LimitError)
-        parts, size = self.message(start, end, self._routes[target], depth + 1)
-        return (parts, size) if len(parts) > 1 else (None, size)
+            raise WireError(start, f"messages nest deeper than {self._max_depth}", too_deep=True)
+        parts, size = self.message(start, end, target, depth + 1)
+        return (parts, size) if len(parts) > 1 else ([], size)
 
-    def _read(self, reader: Any, *arguments: Any) -> Any:
-        fault = reader(self._data, *arguments)
-        if isinstance(fault, tuple | int):
-            return fault
-        return self._fail(fault.offset, arguments[-1], fault.message, TruncatedError if fault.truncated else FormatError)
 
-    def _fail(self, offset: int, end: int, text: str, kind: type[FormatError] = FormatError) -> Any:
-        base, path = (self._source.offset, self._source.file.path) if self._source else (0, None)
-        if kind is FormatError and end == len(self._data):
-            kind = TruncatedError
-        raise kind(text, path=path, where=f"offset {base + offset}")
+def _in_file(fault: WireError, source: FileSlice, name: str) -> FormatError:
+    """Return the error for a fault at its place in the file."""
+    kind = TruncatedError if fault.truncated else LimitError if fault.too_deep else FormatError
+    hint = "the file was cut while it was written or copied" if fault.truncated else None
+    return kind(
+        f"the bytes are no {name}: {fault.message}",
+        path=source.file.path, where=f"offset {source.offset + fault.offset}", hint=hint,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=16)
@@ -397,10 +383,10 @@ def _routes(root: str) -> _Routes:
     """Find the ways from a message to the contents of tensors.
 
     Returns:
-        Message name -> field number -> the message that the field holds; None is the content itself. Messages and fields
-        from which no TensorProto can be reached are not in it.
+        Message name -> field number -> the message that the field holds; None is the content itself. Messages and
+        fields from which no TensorProto can be reached are not in it.
     """
-    fields: dict[str, dict[int, str | None]] = {}
+    fields: dict[str, dict[int, str]] = {}
     waiting = [proto.message_class(root).DESCRIPTOR]
     while waiting:
         descriptor = waiting.pop()
@@ -417,7 +403,7 @@ def _routes(root: str) -> _Routes:
         if not more:
             break
         reaching |= more
-    routes = {
+    routes: dict[str, dict[int, str | None]] = {
         name: {number: target for number, target in fields[name].items() if target in reaching} for name in reaching
     }
     routes[_TENSOR][_CONTENT] = None

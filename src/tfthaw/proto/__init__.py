@@ -1,7 +1,7 @@
 """TensorFlow's protobuf messages, in a descriptor pool of their own.
 
-The schema beside this file (`schema/*.proto`) is compiled into `descriptors.bin` by `make schema`. The messages live in a
-private pool: in protobuf's default pool they would collide with those of TensorFlow in the same process. So a message
+The schema beside this file (`schema/*.proto`) is compiled into `descriptors.bin` by `make schema`. The messages live in
+a private pool: in protobuf's default pool they would collide with those of TensorFlow in the same process. So a message
 of this module is not an instance of TensorFlow's class of the same name; bytes are what the two exchange.
 
     from tfthaw import proto
@@ -25,9 +25,10 @@ _pool = descriptor_pool.DescriptorPool()
 
 
 def _load() -> None:
-    files = descriptor_pb2.FileDescriptorSet.FromString(resources.files(__package__).joinpath("descriptors.bin").read_bytes())
+    compiled = resources.files(__package__).joinpath("descriptors.bin").read_bytes()
+    files = descriptor_pb2.FileDescriptorSet.FromString(compiled)
     for file in files.file:
-        _pool.Add(file)  # type: ignore[no-untyped-call]
+        _pool.Add(file)
 
 
 _load()
@@ -39,7 +40,7 @@ def message_class(full_name: str) -> Any:
     Raises:
         KeyError: The schema has no such message.
     """
-    return message_factory.GetMessageClass(_pool.FindMessageTypeByName(full_name))  # type: ignore[no-untyped-call]
+    return message_factory.GetMessageClass(_pool.FindMessageTypeByName(full_name))
 
 
 def pool() -> descriptor_pool.DescriptorPool:
@@ -106,4 +107,4 @@ def serialize(value: Message) -> bytes:
 
 def has_unknown_fields(value: Message) -> bool:
     """Whether a message itself (not what it contains) has fields that the schema does not know."""
-    return len(unknown_fields.UnknownFieldSet(value)) > 0  # type: ignore[no-untyped-call]
+    return len(unknown_fields.UnknownFieldSet(value)) > 0
