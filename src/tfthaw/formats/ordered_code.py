@@ -7,8 +7,8 @@ A key is a row of items, encoded so that keys compare as the rows do:
     rank          unsigned: one byte of length, then the number big-endian without leading zeros
     start length  signed, for each dimension; the length is -1 where the slice takes the whole dimension
 
-A signed number of n bytes begins with n bits that equal its sign (1: not negative) and one bit that does not; the rest is the
-number in two's complement, so that n bytes hold 7n bits of it.
+A signed number of n bytes begins with n bits that equal its sign (1: not negative) and one bit that does not; the rest
+is the number in two's complement, so that n bytes hold 7n bits of it.
 
 Source: lib/strings/ordered_code.cc and util/saved_tensor_slice_util.cc of TensorFlow.
 """

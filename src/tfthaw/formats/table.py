@@ -9,8 +9,8 @@
     entry        varint: bytes shared with the previous key | varint: bytes of its own | varint: bytes of the value |
                  the key's own bytes | the value
 
-Every 16th entry is a restart: it shares nothing, so that a search can begin there. All integers are little-endian. `Table`
-reads, `TableWriter` writes; neither knows what keys and values mean.
+Every 16th entry is a restart: it shares nothing, so that a search can begin there. All integers are little-endian.
+`Table` reads, `TableWriter` writes; neither knows what keys and values mean.
 
 Source: lib/io/{format,block,block_builder,table,table_builder}.cc of TensorFlow, and LevelDB's table format.
 """
@@ -98,12 +98,13 @@ class Table:
     def _read_index(self) -> None:
         path = self.file.path
         if self.file.size < FOOTER_BYTES:
-            raise TruncatedError(f"a table has at least {FOOTER_BYTES} bytes, this file has {self.file.size}", path=path)
+            raise TruncatedError(f"a table has at least {FOOTER_BYTES} bytes, this one {self.file.size}", path=path)
         footer = self.file.read(self.file.size - FOOTER_BYTES, FOOTER_BYTES)
         (magic,) = struct.unpack_from("<Q", footer, FOOTER_BYTES - 8)
         if magic != MAGIC:
             raise FormatError(
-                f"expected the magic number of a table 0x{MAGIC:x} in the last eight bytes, found 0x{magic:x}", path=path,
+                f"expected the magic number of a table 0x{MAGIC:x} in the last eight bytes, found 0x{magic:x}",
+                path=path,
                 hint="it is another kind of file, or it was cut while it was written or copied",
             )  # fmt: skip
         try:
@@ -132,7 +133,8 @@ class Table:
             raise FormatError(f"the key {entries[-1][0]!r} is after the block's key in the index", path=self.file.path,
                               where=where)  # fmt: skip
         if entries and number and entries[0][0] <= self._last_keys[number - 1]:
-            raise FormatError(f"the key {entries[0][0]!r} belongs into an earlier block", path=self.file.path, where=where)
+            raise FormatError(f"the key {entries[0][0]!r} belongs in an earlier block", path=self.file.path,
+                              where=where)  # fmt: skip
         return entries
 
     def _read_entries(self, offset: int, size: int, where: str) -> list[tuple[bytes, Buffer]]:
@@ -152,19 +154,19 @@ class Table:
                 f"{self.file.size - FOOTER_BYTES}", path=path, where=where,
             )  # fmt: skip
         block = self.file.view(offset, size + TRAILER_BYTES)
-        (stored,) = struct.unpack_from("<I", block, size + 1)
+        (stored,) = struct.unpack_from("<I", block.data, size + 1)
         computed = mask_crc32c(google_crc32c.value(block[: size + 1]))
         if computed != stored:
             raise ChecksumError(
                 f"checksum mismatch (stored 0x{stored:08x}, computed 0x{computed:08x})", path=path, where=where,
                 hint="the file was damaged or cut while it was copied",
             )  # fmt: skip
-        contents = memoryview(block)[:size]
+        contents = block.data[:size]
         if block[size] == 0:
             return bytes(contents) if size <= _COPY_BYTES else contents
         if block[size] == 1:
             return _decompress(contents, self._limits, path, where)
-        raise FormatError(f"compression 0 (none) or 1 (snappy) is expected, found {block[size]}", path=path, where=where)
+        raise FormatError(f"expected compression 0 (none) or 1 (snappy), found {block[size]}", path=path, where=where)
 
 
 class TableWriter:
@@ -280,7 +282,7 @@ def _entries_end(data: Buffer) -> int:
     """Check the restarts of a block and return where its entries end."""
     if len(data) < 8:
         raise FormatError(f"a block has at least 8 bytes, this one has {len(data)}")
-    (count,) = struct.unpack_from("<I", data, len(data) - 4)
+    count: int = struct.unpack_from("<I", data, len(data) - 4)[0]
     end = len(data) - 4 * (count + 1)
     if count < 1 or end < 0:
         raise FormatError(f"{count} restarts do not fit a block of {len(data)} bytes")
@@ -329,8 +331,8 @@ def _decompress(contents: memoryview, limits: Limits, path: str, where: str) -> 
         raise FormatError("the snappy block has no length", path=path, where=where) from error
     if size > min(limits.max_block_bytes, len(contents) * _MAX_SNAPPY_RATIO):
         raise LimitError(
-            f"{len(contents)} bytes of snappy claim to hold {size}, more than the {limits.max_block_bytes} allowed or than "
-            "snappy can", path=path, where=where,
+            f"{len(contents)} bytes of snappy claim to hold {size}: more than snappy can, or than the "
+            f"{limits.max_block_bytes} allowed", path=path, where=where,
         )  # fmt: skip
     try:
         return bytes(cramjam.snappy.decompress_raw(contents))

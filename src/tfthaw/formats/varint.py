@@ -2,8 +2,8 @@
 
     byte   1ccccccc 1bbbbbbb 0aaaaaaa   ->   aaaaaaabbbbbbbccccccc
 
-`read_varint` takes one from any buffer, `decode_varints` a whole run of them with numpy, `encode_varint` writes one. This
-is not a protobuf parser.
+`read_varint` takes one from any buffer, `decode_varints` a whole run of them with numpy, `encode_varint` writes one.
+This is not a protobuf parser.
 
 Source: the protobuf encoding guide; lib/core/coding.cc of TensorFlow.
 """
