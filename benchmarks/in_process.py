@@ -13,7 +13,7 @@ from collections.abc import Callable
 REPETITIONS = 5
 
 
-def tensorflow_load(prefix: str) -> Callable[[], None]:
+def tensorflow_list(prefix: str) -> Callable[[], None]:
     import tensorflow as tf
 
     def work() -> None:
@@ -22,7 +22,7 @@ def tensorflow_load(prefix: str) -> Callable[[], None]:
     return work
 
 
-def tensorflow_reader(prefix: str) -> Callable[[], None]:
+def tensorflow_open(prefix: str) -> Callable[[], None]:
     from tensorflow.python.training import py_checkpoint_reader
 
     def work() -> None:
@@ -43,23 +43,30 @@ def tensorflow_read(prefix: str) -> Callable[[], None]:
 
 
 def tfthaw_open(prefix: str) -> Callable[[], None]:
-    import tfthaw
+    from tfthaw.formats.tensor_bundle import BundleReader
 
     def work() -> None:
-        with tfthaw.open(prefix) as artifact:
-            for variable in artifact.variables.values():
-                _ = variable.shape
+        BundleReader(prefix).keys()
+
+    return work
+
+
+def tfthaw_list(prefix: str) -> Callable[[], None]:
+    from tfthaw.formats.tensor_bundle import BundleReader
+
+    def work() -> None:
+        {key: entry.shape for key, entry in BundleReader(prefix).entries.items()}
 
     return work
 
 
 def tfthaw_read(prefix: str) -> Callable[[], None]:
-    import tfthaw
+    from tfthaw.formats.tensor_bundle import BundleReader
 
     def work() -> None:
-        with tfthaw.open(prefix) as artifact:
-            for variable in artifact.variables.values():
-                variable.numpy()
+        with BundleReader(prefix) as reader:
+            for tensor in reader.tensors.values():
+                tensor.numpy()
 
     return work
 
@@ -67,21 +74,25 @@ def tfthaw_read(prefix: str) -> Callable[[], None]:
 def tfthaw_read_unchecked(prefix: str) -> Callable[[], None]:
     import numpy as np
 
-    import tfthaw
+    from tfthaw.formats.tensor_bundle import BundleReader
+    from tfthaw.tensors import FileTensor
 
     def work() -> None:
-        with tfthaw.open(prefix) as artifact:
-            for variable in artifact.variables.values():
-                np.array(variable.numpy(check=False))
+        with BundleReader(prefix) as reader:
+            for tensor in reader.tensors.values():
+                if not isinstance(tensor, FileTensor):
+                    raise TypeError(f"expected tensors stored whole, found {tensor!r}")
+                np.array(tensor.numpy(check=False))
 
     return work
 
 
 WORKS = {
-    "tensorflow-load": tensorflow_load,
-    "tensorflow-reader": tensorflow_reader,
+    "tensorflow-list": tensorflow_list,
+    "tensorflow-open": tensorflow_open,
     "tensorflow-read": tensorflow_read,
     "tfthaw-open": tfthaw_open,
+    "tfthaw-list": tfthaw_list,
     "tfthaw-read": tfthaw_read,
     "tfthaw-read-unchecked": tfthaw_read_unchecked,
 }

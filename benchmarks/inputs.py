@@ -45,15 +45,22 @@ def prepare(name: str) -> None:
     partial.rename(INPUTS / name)
 
 
-def write_checkpoint(path: str, variables: int, shape: list[int]) -> None:
-    """Write a checkpoint of small variables under names such as a deep network has."""
+def write_checkpoint(path: str, variables: int, channels: int) -> None:
+    """Write a checkpoint of small kernels and biases with their Adam slots, named as a deep network names them."""
     import numpy as np
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
-    names = [f"model/block_{index // 8:04d}/unit_{index % 8}/kernel" for index in range(variables)]
-    values = [rng.standard_normal(shape, np.float32) for _ in names]
-    tf.raw_ops.SaveV2(prefix=path, tensor_names=names, shape_and_slices=[""] * variables, tensors=values)
+    tensors = {}
+    for index in range(variables // 6):
+        layer = f"model/stage_{index // 64}/block_{index // 8 % 8}/conv_{index % 8}"
+        for name, shape in (("kernel", (3, 3, channels, channels)), ("bias", (channels,))):
+            for slot in ("", "/Adam", "/Adam_1"):
+                tensors[f"{layer}/{name}{slot}"] = rng.standard_normal(shape, np.float32)
+    for index in range(variables - len(tensors)):
+        tensors[f"step_{index}"] = np.int64(index)
+    tf.raw_ops.SaveV2(prefix=path, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors),
+                      tensors=list(tensors.values()))  # fmt: skip
 
 
 def write_gib_model(path: str) -> None:
@@ -98,8 +105,8 @@ def _save(tf: Any, path: str) -> None:
 
 
 WRITERS: dict[str, Callable[[str], None]] = {
-    "variables-2000": lambda path: write_checkpoint(path, 2_000, [64, 64]),
-    "variables-10000": lambda path: write_checkpoint(path, 10_000, [8]),
+    "variables-2000": lambda path: write_checkpoint(path, 2_000, 16),
+    "variables-10000": lambda path: write_checkpoint(path, 10_000, 2),
     "model-1gib": write_gib_model,
     "nodes-20000": write_large_graph,
 }

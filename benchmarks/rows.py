@@ -59,10 +59,9 @@ def _listing() -> list[Row]:
             {"inspect_checkpoint": Command("inspect_checkpoint", python("-m", tool, f"--file_name={two}"))},
             Bars({"inspect_checkpoint": 1 / 10}, rss_mb=60)),
         Row("open", "open an index of 10,000 variables, in process", "variables-10000",
-            _in_process("tfthaw-open", ten),
-            {"load_checkpoint": _in_process("tensorflow-load", ten),
-             "NewCheckpointReader": _in_process("tensorflow-reader", ten)},
-            Bars({"load_checkpoint": 3, "NewCheckpointReader": 3})),
+            _in_process("tfthaw-open", ten), {"reader": _in_process("tensorflow-open", ten)}, Bars({"reader": 3})),
+        Row("list", "open it and get every shape, in process", "variables-10000",
+            _in_process("tfthaw-list", ten), {"load": _in_process("tensorflow-list", ten)}, Bars({"load": 3})),
     ]  # fmt: skip
 
 
