@@ -151,13 +151,13 @@ class GraphIndex:
                     waiting.append(source.node)
         return seen
 
-    def descend(self, name: str, within: set[str]) -> set[str]:
-        """Return every node that comes after a node (by data or control), among those of `within`."""
+    def descend(self, names: Iterable[str]) -> set[str]:
+        """Return every node that comes after any of the named nodes, by data or control."""
         seen: set[str] = set()
-        waiting = [name]
+        waiting = list(names)
         while waiting:
             for node, _ in self.consumers(waiting.pop()):
-                if node.name in within and node.name not in seen:
+                if node.name not in seen:
                     seen.add(node.name)
                     waiting.append(node.name)
         return seen

@@ -102,6 +102,7 @@ class Model:
         object_graph: The object graph of TensorFlow 2 as bytes, or None.
         values: The tensors of its checkpoint by key; empty where there is none.
         opaque: Everything else of the MetaGraph (stripped op list, unknown fields); None where the graph came alone.
+        payloads: Big values that opaque bytes anywhere in the model only stand for, by token.
         notes: What was guessed, skipped or defaulted on the way, one sentence each.
     """
 
@@ -116,4 +117,5 @@ class Model:
     object_graph: bytes | None = None
     values: Mapping[str, Tensor] = field(default_factory=dict)
     opaque: bytes | None = None
+    payloads: Mapping[bytes, object] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

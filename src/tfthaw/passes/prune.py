@@ -83,7 +83,12 @@ def _feeds(
                 f"the element type of {name} ({node.op}) is not known, so it cannot become a placeholder",
                 where=f"input {name}", hint="choose a placeholder, or a tensor of one of TensorFlow's own ops",
             )  # fmt: skip
-        new = node.name if name.output == 0 else free_name(index.nodes, f"{node.name}_{name.output}")
+        alone = all(
+            TensorName.parse(user.inputs[position]) in (name, TensorName(node.name, -1))
+            for user, position in index.consumers(node.name)
+        )
+        # a node that also gives tensors that are not fed must stay, so its place is taken only where it does not
+        new = node.name if name.output == 0 and alone else free_name({*index.nodes, *cut}, f"{node.name}_{name.output}")
         attrs = {"dtype": dtype, "shape": Shape(None)}
         cut[new] = Node(new, "Placeholder", [], "", dict(attrs))
         fed[name] = TensorName(new, 0)

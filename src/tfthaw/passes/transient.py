@@ -105,5 +105,5 @@ def _handle_write(
 
 def _reads_after(index: GraphIndex, carriers: Carriers, write: str, variable: str, needed: set[str]) -> list[str]:
     """Return the reads of a variable that come after a write and that outputs need."""
-    later = index.descend(write, needed | set(index.nodes))
+    later = index.descend([write])
     return sorted(name for name, read in carriers.reads.items() if variable in read and name in later and name in needed)

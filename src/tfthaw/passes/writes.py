@@ -62,7 +62,7 @@ def _refuse(index: GraphIndex, carriers: Carriers, needed: set[str]) -> None:
         if name in needed:
             problems.append(f"{name} ({node.op}) writes {', '.join(sorted(variables))}, and an output needs its value")
             continue
-        later = index.descend(name, needed)
+        later = index.descend([name]) & needed
         readers = sorted(reader for reader, read in carriers.reads.items() if reader in later and read & variables)
         if readers:
             problems.append(f"{name} ({node.op}) writes {', '.join(sorted(variables))}, which {readers[0]} reads after it")

@@ -27,13 +27,17 @@ class Match:
         variable: The variable's node.
         key: The checkpoint key.
         tensor: The value; of a partitioned variable the part that belongs here.
-        reason: Why this key: `saver`, `name` or `partition`.
+        reason: Why this key: `map`, `saver`, `name`, `partition`, or `initial` (the graph's own init op sets it).
+        whole: What the checkpoint has under the key.
+        part: For a part of a partitioned variable: the Saver's text for it, such as `10 20 0,5:-`; else empty.
     """
 
     variable: str
     key: str
     tensor: Tensor
     reason: str
+    whole: Tensor
+    part: str = ""
 
 
 @dataclass(slots=True)
@@ -122,21 +126,27 @@ def _match(
     """Find the value of one variable: by map file, by Saver, by name, as part of a whole."""
     key = given.get(variable.name) or given.get(variable.node)
     if key is not None and key in values:
-        return Match(variable.node, key, values[key], "map")
+        return Match(variable.node, key, values[key], "map", values[key])
     if saved is not None and saved.key in values:
-        tensor = values[saved.key]
-        if saved.full_shape is not None and saved.full_shape == tensor.shape:
-            tensor = slice_tensor(tensor, saved.starts, saved.lengths)
-        return Match(variable.node, saved.key, tensor, "saver")
+        return _taken(variable, saved.key, values[saved.key], saved, "saver")
     for name in (variable.name, variable.node):
         if name in values:
-            return Match(variable.node, name, values[name], "name")
+            return Match(variable.node, name, values[name], "name", values[name])
     if declared is not None and declared.full_name in values and variable.shape.dims is not None:
         whole = values[declared.full_name]
         lengths = tuple(size or 0 for size in variable.shape.dims)
         if whole.shape == declared.full_shape and len(declared.starts) == len(lengths):
-            return Match(variable.node, declared.full_name, slice_tensor(whole, declared.starts, lengths), "partition")
+            part = SavedAs(declared.full_name, whole.shape, declared.starts, lengths)
+            return _taken(variable, declared.full_name, whole, part, "partition")
     return None
+
+
+def _taken(variable: Variable, key: str, whole: Tensor, saved: SavedAs, reason: str) -> Match:
+    """Return the match of a variable with a tensor or with its own part of one."""
+    if saved.full_shape is None or saved.full_shape != whole.shape:
+        return Match(variable.node, key, whole, reason, whole)
+    part = slice_tensor(whole, saved.starts, saved.lengths)
+    return Match(variable.node, key, part, reason, whole, saved.spec)
 
 
 def _misfit(variable: Variable, match: Match) -> str | None:

@@ -36,6 +36,14 @@ class SavedAs:
     starts: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
 
+    @property
+    def spec(self) -> str:
+        """The Saver's `shape_and_slice` text, or an empty one for a whole variable."""
+        if self.full_shape is None:
+            return ""
+        extents = [f"{start},{length}" for start, length in zip(self.starts, self.lengths, strict=True)]
+        return " ".join([*map(str, self.full_shape), ":".join(extents)])
+
 
 def saved_names(index: GraphIndex, restore_op: str | None = None) -> dict[str, SavedAs]:
     """Return under which key the graph's Saver restores each variable.

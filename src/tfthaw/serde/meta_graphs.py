@@ -35,7 +35,7 @@ def model_from_graph_def(message: Any, payloads: Payloads | None = None) -> Mode
     if graph.versions is not None:
         producer.graph = graph.versions.producer or None
         producer.min_consumer = graph.versions.min_consumer or None
-    return Model(graph=graph, producer=producer)
+    return Model(graph=graph, producer=producer, payloads=payloads or {})
 
 
 def model_from_proto(message: Any, payloads: Payloads | None = None) -> Model:
@@ -203,3 +203,20 @@ def _declaration(data: Any, *, trainable: bool) -> VariableDeclaration:
         return VariableDeclaration(node, trainable)
     part = message.save_slice_info_def
     return VariableDeclaration(node, trainable, part.full_name, tuple(part.full_shape), tuple(part.var_offset))
+
+
+def variable_def(node: str, *, initializer: str, snapshot: str, is_resource: bool, trainable: bool) -> bytes:
+    """Return a VariableDef as the variable collections of a MetaGraph hold it.
+
+    Args:
+        node: The variable's node.
+        initializer: A node that gives the variable a value.
+        snapshot: The tensor that reads it.
+        is_resource: Whether the node gives a handle.
+        trainable: Whether an optimizer may change it.
+    """
+    message = proto.VariableDef(
+        variable_name=f"{node}:0", initializer_name=initializer, snapshot_name=snapshot, is_resource=is_resource,
+        trainable=trainable,
+    )  # fmt: skip
+    return proto.serialize(message)

@@ -22,7 +22,7 @@ from tfthaw.formats.wire import Contents
 from tfthaw.limits import DEFAULT_LIMITS, Limits
 from tfthaw.tensors import Array, ArrayTensor, FileTensor, Tensor
 
-Payloads = Mapping[bytes, FileSlice]
+Payloads = Mapping[bytes, Any]
 """The bytes that a reader left in the file, by the token that stands for them in the message."""
 
 INLINE_BYTES = 4096
@@ -52,8 +52,7 @@ class ProtoTensor(Tensor):
         self.dtype = DType(message.dtype)
         # a shape that is not fully known is no shape of a value; numpy() refuses it, and until then it counts as empty
         self.shape = tuple(max(0, dim.size) for dim in message.tensor_shape.dim)
-        self.content = payloads.get(message.tensor_content) if message.tensor_content else None
-        self._payloads = payloads
+        self.content: FileSlice | None = payloads.get(message.tensor_content) if message.tensor_content else None
         self._limits = limits
 
     def numpy(self) -> Array:

@@ -1,0 +1,347 @@
+"""Conversions into formats that carry a graph.
+
+The steps are the same for each: choose what goes in and out, set placeholders, take what the outputs need, plan where every
+variable's value comes from, and then either freeze (frozen-graph) or give the graph a Saver of its own (meta-graph,
+saved-model). `Prepared` is the state between the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tfthaw.conversion.options import Options
+from tfthaw.conversion.selection import Selection, public_signatures, select
+from tfthaw.errors import UnsupportedError
+from tfthaw.ir.graph import Graph, GraphIndex, TensorName
+from tfthaw.ir.model import Collection, Model
+from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature
+from tfthaw.ir.types import output_dtype
+from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, Variable, graph_variables
+from tfthaw.passes.add_saver import SavedVariable, WithSaver, add_saver
+from tfthaw.passes.batch_norm import training_mode_nodes, use_moving_averages
+from tfthaw.passes.freeze import freeze
+from tfthaw.passes.prune import PLACEHOLDER_OPS, prune
+from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
+from tfthaw.passes.tables import TABLE_OPS, fill_tables
+from tfthaw.passes.transient import first_call
+from tfthaw.passes.writes import drop_writes
+from tfthaw.restore.initial_values import initial_values
+from tfthaw.restore.plan import Match, Plan, choose_averages, plan_restore
+from tfthaw.serde.meta_graphs import variable_def
+from tfthaw.tensors import Tensor
+
+LOCAL_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "local_init_op", "table_initializer")
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
+
+
+@dataclass
+class Prepared:
+    """A model on its way from source to destination.
+
+    Attributes:
+        model: The model; its graph shrinks from step to step.
+        whole: The graph as it came, Saver and init ops included.
+        selection: What goes in and out.
+        values: The checkpoint's tensors by key.
+        path: Where the values come from, for errors.
+        options: What the user asked for.
+        notes: What was guessed, skipped or defaulted.
+        fed: Where each input is fed now.
+    """
+
+    model: Model
+    whole: Graph
+    selection: Selection
+    values: Mapping[str, Tensor]
+    path: str
+    options: Options
+    notes: list[str]
+    fed: dict[TensorName, TensorName]
+
+    @property
+    def graph(self) -> Graph:
+        """The graph as it is now."""
+        return self.model.graph
+
+    @graph.setter
+    def graph(self, graph: Graph) -> None:
+        self.model = replace(self.model, graph=graph)
+
+    def where(self, name: TensorName) -> TensorName:
+        """Return where a tensor of the source is now."""
+        return self.fed.get(name, name)
+
+    def names(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what the user calls each input and output -> its tensor now."""
+        return (
+            {name: str(self.where(tensor)) for name, tensor in self.selection.inputs.items()},
+            {name: str(self.where(tensor)) for name, tensor in self.selection.outputs.items()},
+        )
+
+
+def prepare(model: Model, options: Options, *, path: str) -> Prepared:
+    """Choose, set placeholders, and take what the outputs need.
+
+    Raises:
+        TfthawError: As `select`, `set_placeholders`, `prune` and `fill_tables` do.
+    """
+    values, notes = choose_averages(model.values, options.ema)
+    every = options.to in ("saved-model", "meta-graph")
+    selection = select(model, signature=options.signature, inputs=options.inputs, outputs=options.outputs, every=every)
+    prepared = Prepared(model, model.graph, selection, values, path, options, [*model.notes, *notes], {})
+    if options.set:
+        prepared.graph = set_placeholders(prepared.graph, options.set)
+        settled = cut_dead_branches(prepared.graph)
+        prepared.graph = settled.graph
+        names = ", ".join(f"{name}={value}" for name, value in options.set.items())
+        prepared.notes.append(f"set {names}; {settled.dead} nodes could no longer run and went")
+    _take_what_is_needed(prepared)
+    return prepared
+
+
+def _take_what_is_needed(prepared: Prepared) -> None:
+    """Prune to the outputs, tables filled."""
+    selection, to = prepared.selection, prepared.options.to
+    wanted = [*selection.tensors, *(name for name in selection.feeds if to != "frozen-graph")]
+    index = GraphIndex(prepared.graph.nodes)
+    if to == "saved-model":  # its loader runs the init op, which fills tables and sets local variables
+        keep = list(init_ops(prepared.model))
+    else:
+        keep = []
+        reached = index.reach([name.node for name in wanted if name.node in index])
+        if any(index.nodes[name].op in TABLE_OPS for name in reached):
+            _fill_tables(prepared, wanted)
+    feeds = selection.feeds if to == "frozen-graph" else []
+    dtypes = {
+        name: dtype
+        for name in feeds
+        if name.node in index and (dtype := output_dtype(index.nodes[name.node], name.output)) is not None
+    }
+    prepared.graph, prepared.fed = prune(prepared.graph, wanted, feeds, keep=keep, dtypes=dtypes)
+    moved = {old: new for old, new in prepared.fed.items() if old != new}
+    for old, new in moved.items():
+        prepared.notes.append(f"{old} was no placeholder; it is fed as {new} now")
+
+
+def _fill_tables(prepared: Prepared, wanted: list[TensorName]) -> None:
+    try:
+        filled = fill_tables(prepared.graph, wanted)
+    except UnsupportedError:
+        if variable_nodes(prepared.graph) or prepared.options.to != "frozen-graph":
+            raise
+        prepared.notes.append("the graph was frozen already, and its lookup tables need an init op to be run first")
+        return
+    prepared.graph = filled.graph
+    for table, filler in filled.tables.items():
+        prepared.notes.append(f"lookup table {table} fills itself now ({filler} runs before each use)")
+
+
+def init_ops(model: Model) -> list[str]:
+    """Return the nodes that a loader runs after restoring."""
+    signature = model.signatures.get(INIT_OP_SIGNATURE)
+    if signature is not None:
+        return [TensorName.parse(entry.tensor).node for entry in signature.outputs.values()]
+    names = [name for key in _INIT_COLLECTIONS for name in _node_list(model.collections.get(key))]
+    return names[:1] if names else []
+
+
+def _node_list(collection: Collection | None) -> list[str]:
+    if collection is None or collection.kind != "node":
+        return []
+    return [TensorName.parse(str(item)).node for item in collection.items]
+
+
+def variable_nodes(graph: Graph) -> list[str]:
+    """Return the nodes of the main graph that are variables."""
+    return [node.name for node in graph.nodes if node.op in VARIABLE_OPS]
+
+
+def needed_variables(prepared: Prepared) -> list[Variable]:
+    """Return the variables of the graph as it is now."""
+    return graph_variables(prepared.graph.nodes, prepared.model.declared)
+
+
+def plan_values(prepared: Prepared) -> Plan:
+    """Plan where every variable of the graph takes its value from.
+
+    Variables that no checkpoint holds and that the model's own init op sets to a constant take that constant.
+
+    Raises:
+        RestoreError: Variables have no value that fits; with all of them.
+    """
+    model, options = prepared.model, prepared.options
+    plan = plan_restore(
+        prepared.whole, needed_variables(prepared), prepared.values, declared=model.declared,
+        restore_op=model.saver.restore_op if model.saver else None, renames=options.map, path=prepared.path,
+    )  # fmt: skip
+    if plan.missing:
+        _take_initial_values(prepared, plan)
+    plan.require_complete(allow_missing=options.allow_missing)
+    if plan.missing:
+        prepared.notes.append(f"left without value, as allowed: {', '.join(plan.missing)}")
+    return plan
+
+
+def _take_initial_values(prepared: Prepared, plan: Plan) -> None:
+    """Give missing local variables the constants that loading the model would give them."""
+    index = GraphIndex(prepared.whole.nodes)
+    roots = [name for key in LOCAL_INIT_COLLECTIONS for name in _node_list(prepared.model.collections.get(key))]
+    constants = initial_values(index, [*roots, *init_ops(prepared.model)])
+    for variable in needed_variables(prepared):
+        if variable.name in plan.missing and variable.node in constants:
+            plan.missing.remove(variable.name)
+            value = constants[variable.node]
+            plan.matches[variable.node] = Match(variable.node, variable.name, value, "initial", value)
+            prepared.notes.append(f"{variable.name} is in no checkpoint; it has the value that loading the model gives it")
+
+
+def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
+    """Turn every variable into a constant.
+
+    Returns:
+        The frozen model, and the constants that were variables by node name.
+
+    Raises:
+        UnsupportedError: The graph cannot be frozen; with every reason.
+        RestoreError: Variables have no value.
+    """
+    plan = None
+    outputs = [prepared.where(name) for name in prepared.selection.tensors]
+    _settle_batch_norm(prepared)
+    if variable_nodes(prepared.graph):
+        transient = _transient(prepared)
+        rewritten = first_call(prepared.graph, outputs, transient)
+        prepared.graph = rewritten.graph
+        for name in rewritten.rewritten:
+            prepared.notes.append(f"{name} counts from what loading the model gives it; a frozen graph keeps no count")
+        dropped = drop_writes(prepared.graph, outputs)
+        prepared.graph = dropped.graph
+        for name, variables in dropped.dropped.items():
+            prepared.notes.append(f"dropped {name}, which writes {', '.join(variables)}; no output needs it")
+        plan = plan_values(prepared)
+    else:
+        prepared.notes.append("the graph holds no variables: it was frozen already")
+    values = {node: match.tensor for node, match in plan.matches.items()} if plan else {}
+    _require_values(prepared, values)
+    frozen = freeze(prepared.graph, values)
+    model = replace(prepared.model, graph=frozen.graph, saver=None, collections={}, signatures={}, object_graph=None)
+    return model, {name: values[name] for name in frozen.constants}
+
+
+def _require_values(prepared: Prepared, values: Mapping[str, Tensor]) -> None:
+    """Refuse to freeze variables that were allowed to stay without value."""
+    empty = [name for name in variable_nodes(prepared.graph) if name not in values]
+    if empty:
+        raise UnsupportedError(
+            "a frozen graph cannot hold variables without value", problems=empty,
+            hint="choose outputs that do not need them, or convert to saved-model",
+        )  # fmt: skip
+
+
+def _transient(prepared: Prepared) -> list[str]:
+    """Return the variables that no checkpoint holds and that loading the model sets."""
+    plan = plan_restore(
+        prepared.whole, needed_variables(prepared), prepared.values, declared=prepared.model.declared,
+        restore_op=prepared.model.saver.restore_op if prepared.model.saver else None, renames=prepared.options.map,
+    )  # fmt: skip
+    if not plan.missing:
+        return []
+    index = GraphIndex(prepared.whole.nodes)
+    roots = [name for key in LOCAL_INIT_COLLECTIONS for name in _node_list(prepared.model.collections.get(key))]
+    constants = initial_values(index, [*roots, *init_ops(prepared.model)])
+    return [item.node for item in needed_variables(prepared) if item.name in plan.missing and item.node in constants]
+
+
+def _settle_batch_norm(prepared: Prepared) -> None:
+    """Leave batch normalisation as it is and say so, or make it use its moving averages, as asked."""
+    if prepared.options.batch_norm == "inference":
+        changed = use_moving_averages(prepared.graph, prepared.whole)
+        prepared.graph = changed.graph
+        prepared.notes += [f"{name} uses its moving averages now" for name in changed.changed]
+        return
+    training = training_mode_nodes(prepared.graph)
+    if training:
+        prepared.notes.append(
+            f"{len(training)} batch normalisations run in training mode (statistics of the batch), as in the source: "
+            f"{', '.join(training[:3])}{' ...' if len(training) > 3 else ''}; --batch-norm inference uses moving averages"
+        )
+
+
+def with_state(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
+    """Give the graph a Saver of its own and say which tensors its checkpoint must hold.
+
+    Returns:
+        The model, and the checkpoint's tensors by key.
+
+    Raises:
+        RestoreError: Variables have no value.
+        UnsupportedError: The library's functions hold variables.
+    """
+    plan = plan_values(prepared) if variable_nodes(prepared.graph) else Plan()
+    matches = list(plan.matches.values())
+    saved = [SavedVariable(match.variable, match.key, match.part) for match in matches]
+    added = add_saver(prepared.graph, saved)
+    model = replace(
+        prepared.model, graph=added.graph, saver=added.saver,
+        collections=_collections(prepared, added, plan), signatures=_signatures(prepared),
+        assets=_assets(prepared, added.graph), object_graph=None,
+    )  # fmt: skip
+    return model, {match.key: match.whole for match in matches}
+
+
+def _signatures(prepared: Prepared) -> dict[str, Signature]:
+    """Return the selected signatures, with the init op where it is said as a signature."""
+    result = dict(prepared.selection.signatures)
+    init = prepared.model.signatures.get(INIT_OP_SIGNATURE)
+    if init is not None and prepared.options.to == "saved-model":
+        result[INIT_OP_SIGNATURE] = init
+    return result
+
+
+def _assets(prepared: Prepared, graph: Graph) -> list:  # type: ignore[type-arg]
+    kept = {node.name for node in graph.nodes}
+    return [asset for asset in prepared.model.assets if TensorName.parse(asset.tensor).node in kept]
+
+
+def _collections(prepared: Prepared, added: WithSaver, plan: Plan) -> dict[str, Collection]:
+    """Return the collections of variables, and the init op."""
+    index = GraphIndex(added.graph.nodes)
+    trainable, every = [], []
+    for variable in graph_variables(prepared.graph.nodes, prepared.model.declared):
+        if variable.node not in plan.matches:
+            continue
+        data = variable_def(
+            variable.node, initializer=added.assigns[variable.node], snapshot=added.snapshots[variable.node],
+            is_resource=index.nodes[variable.node].op in HANDLE_OPS, trainable=bool(variable.trainable),
+        )  # fmt: skip
+        every.append(data)
+        if variable.trainable:
+            trainable.append(data)
+    result = {}
+    if every:
+        result["variables"] = Collection("bytes", every)
+    if trainable:
+        result["trainable_variables"] = Collection("bytes", trainable)
+    init = [name for name in init_ops(prepared.model) if name in index]
+    if init and prepared.options.to == "saved-model" and INIT_OP_SIGNATURE not in prepared.model.signatures:
+        result["saved_model_main_op"] = Collection("node", init)
+    return result
+
+
+def unfed_placeholders(prepared: Prepared) -> list[str]:
+    """Return placeholders that the outputs need and that are no input."""
+    fed = {prepared.where(name).node for name in prepared.selection.feeds}
+    return [
+        node.name
+        for node in prepared.graph.nodes
+        if node.op in PLACEHOLDER_OPS and node.op != "PlaceholderWithDefault" and node.name not in fed
+    ]
+
+
+def keeps_whole_graph(model: Model, options: Options) -> bool:
+    """Whether a MetaGraph is written with all of its graph: the user chose nothing, and no signature does."""
+    chosen = options.outputs or options.signature or options.set or public_signatures(model)
+    return options.to == "meta-graph" and not chosen
+
+

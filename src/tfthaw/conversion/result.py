@@ -1,0 +1,86 @@
+"""What a conversion gives back: what was written, and what was proved of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class WeightProof:
+    """The comparison of every written tensor with its source.
+
+    Attributes:
+        compared: How many tensors.
+        bytes: How many bytes.
+        different: How many tensors differ; a conversion with any is an error and is not kept.
+    """
+
+    compared: int = 0
+    bytes: int = 0
+    different: int = 0
+
+
+@dataclass(frozen=True)
+class OutputProof:
+    """The comparison of the outputs of what was written with those of its source.
+
+    Attributes:
+        done: Whether both were run.
+        why_not: Why they were not, or None.
+        runtime: What ran them, or None.
+        max_abs: The largest absolute difference, or None.
+        max_rel: The largest relative difference, or None.
+        tolerance: The largest relative difference that counts as the same, or None.
+    """
+
+    done: bool = False
+    why_not: str | None = None
+    runtime: str | None = None
+    max_abs: float | None = None
+    max_rel: float | None = None
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was proved.
+
+    Attributes:
+        weights: Of the tensors.
+        outputs: Of the outputs.
+    """
+
+    weights: WeightProof = field(default_factory=WeightProof)
+    outputs: OutputProof = field(default_factory=OutputProof)
+
+
+@dataclass(frozen=True)
+class ConversionResult:
+    """What a conversion wrote.
+
+    Attributes:
+        format: The format's name.
+        path: Where it is.
+        bytes: The size of all its files.
+        variables: How many variables (or, in weights formats, tensors; in a frozen graph, constants that were variables).
+        seconds: How long it took.
+        inputs: What the user calls an input (signature argument or tensor name) -> its tensor in what was written.
+        outputs: The same for outputs.
+        verified: What was proved.
+        notes: What was guessed, skipped or defaulted, one sentence each.
+    """
+
+    format: str
+    path: str
+    bytes: int
+    variables: int
+    seconds: float
+    verified: Verified
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as `convert --json` prints it."""
+        return {**asdict(self), "notes": list(self.notes)}

@@ -1,0 +1,214 @@
+"""Which tensors of a graph go in and come out: by signature, by name, or ranked for a user who does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tfthaw.dtypes import DType
+from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
+from tfthaw.ir.attrs import Shape
+from tfthaw.ir.graph import Graph, GraphIndex, TensorName
+from tfthaw.ir.model import Model
+from tfthaw.ir.op_history import op_history
+from tfthaw.ir.signatures import (
+    DEFAULT_SIGNATURE,
+    INIT_OP_SIGNATURE,
+    TRAIN_OP_SIGNATURE,
+    Signature,
+    SignatureTensor,
+)
+from tfthaw.ir.types import output_dtype
+from tfthaw.passes.prune import PLACEHOLDER_OPS, require_tensors
+
+_INTERNAL_SIGNATURES = (INIT_OP_SIGNATURE, TRAIN_OP_SIGNATURE)
+_NEVER_OUTPUTS = frozenset({
+    "Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "NoOp", "Assert", "Print", "PrintV2", "Assign",
+    "AssignVariableOp", "AssignAdd", "AssignSub", "AssignAddVariableOp", "AssignSubVariableOp", "SaveV2", "SaveSlices", "Save",
+    "RestoreV2", "RestoreSlice", "Restore", "VariableV2", "Variable", "VarHandleOp", "ReadVariableOp", "MergeV2Checkpoints",
+    "ShardedFilename", "HashTable", "HashTableV2", "VarIsInitializedOp", "IsVariableInitialized", "ScalarSummary",
+    "HistogramSummary", "ImageSummary", "MergeSummary", "TensorSummary", "TensorSummaryV2", "StringJoin",
+})  # fmt: skip
+_LIKELY_OUTPUTS = ("softmax", "sigmoid", "predictions", "probabilities", "output", "logits", "prob", "detection", "embedding",
+                   "scores", "classes", "argmax")  # fmt: skip
+_TRAINING_SCOPES = ("gradients", "save", "save_1", "report_uninitialized", "init", "train", "adam", "optimizer", "training")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What goes in and what comes out.
+
+    Attributes:
+        signatures: The signatures to write, by key.
+        inputs: What the user calls each input -> its tensor.
+        outputs: What the user calls each output -> its tensor.
+    """
+
+    signatures: dict[str, Signature]
+    inputs: dict[str, TensorName]
+    outputs: dict[str, TensorName]
+
+    @property
+    def tensors(self) -> list[TensorName]:
+        """Every tensor that must be computable: the outputs of all signatures."""
+        names = dict.fromkeys(self.outputs.values())
+        for signature in self.signatures.values():
+            names.update(dict.fromkeys(TensorName.parse(entry.tensor) for entry in signature.outputs.values()))
+        return list(names)
+
+    @property
+    def feeds(self) -> list[TensorName]:
+        """Every tensor that is fed: the inputs of all signatures."""
+        names = dict.fromkeys(self.inputs.values())
+        for signature in self.signatures.values():
+            names.update(dict.fromkeys(TensorName.parse(entry.tensor) for entry in signature.inputs.values()))
+        return list(names)
+
+
+def public_signatures(model: Model) -> dict[str, Signature]:
+    """Return the signatures that a user calls, without those that loaders use inside."""
+    return {key: value for key, value in model.signatures.items() if key not in _INTERNAL_SIGNATURES}
+
+
+def select(model: Model, *, signature: str | None, inputs: Sequence[str], outputs: Sequence[str], every: bool) -> Selection:
+    """Choose what goes in and what comes out.
+
+    Args:
+        model: The model.
+        signature: The signature that the user named, or None.
+        inputs: The tensors that the user named as inputs.
+        outputs: The tensors that the user named as outputs.
+        every: Whether all signatures are wanted where the user named none.
+
+    Raises:
+        NotFoundError: No such signature or node.
+        UsageError: Nothing says what the outputs are, or several signatures could be meant.
+    """
+    if outputs:
+        return _by_names(model, inputs, outputs)
+    known = public_signatures(model)
+    if signature is not None:
+        if signature not in known:
+            raise NotFoundError.named("signature", signature, known)
+        return _by_signatures({signature: known[signature]})
+    if every and known:
+        return _by_signatures(known)
+    if DEFAULT_SIGNATURE in known:
+        return _by_signatures({DEFAULT_SIGNATURE: known[DEFAULT_SIGNATURE]})
+    if len(known) == 1:
+        return _by_signatures(known)
+    if known:
+        raise UsageError(f"several signatures could be meant: {', '.join(known)}", hint="choose one with --signature")
+    ranked = [str(item.tensor) for item in rank_outputs(model.graph)[:5]]
+    raise UsageError(
+        "nothing says what the outputs are: there is no signature",
+        hint=f"name them with --outputs; likely ones: {', '.join(ranked) or 'none found'}; --list-outputs shows more",
+    )
+
+
+def _by_signatures(signatures: Mapping[str, Signature]) -> Selection:
+    """Select by signatures; the names are those of the first one, which is the only one unless all are wanted."""
+    odd = [
+        f"{key}: {name}"
+        for key, signature in signatures.items()
+        for name, entry in (signature.inputs | signature.outputs).items()
+        if not entry.tensor
+    ]
+    if odd:
+        raise UnsupportedError("sparse and composite tensors in a signature cannot be converted", problems=odd)
+    inputs: dict[str, TensorName] = {}
+    outputs: dict[str, TensorName] = {}
+    for signature in signatures.values():
+        for part, found in ((signature.inputs, inputs), (signature.outputs, outputs)):
+            for name, entry in part.items():
+                found.setdefault(name, TensorName.parse(entry.tensor))
+    return Selection(dict(signatures), inputs, outputs)
+
+
+def _by_names(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> Selection:
+    index = GraphIndex(model.graph.nodes)
+    wanted = {name: TensorName.parse(name) for name in outputs}
+    require_tensors(index, wanted.values(), what="--outputs")
+    fed = {name: TensorName.parse(name) for name in inputs}
+    require_tensors(index, fed.values(), what="--inputs")
+    if not inputs:
+        reached = index.reach([name.node for name in wanted.values()])
+        fed = {
+            f"{node.name}:0": TensorName(node.name, 0)
+            for node in model.graph.nodes
+            if node.name in reached and node.op in PLACEHOLDER_OPS and node.op != "PlaceholderWithDefault"
+        }
+    signature = Signature(
+        inputs={_argument(name): _described(index, tensor) for name, tensor in fed.items()},
+        outputs={_argument(name): _described(index, tensor) for name, tensor in wanted.items()},
+    )
+    return Selection({DEFAULT_SIGNATURE: signature}, fed, wanted)
+
+
+def _argument(name: str) -> str:
+    """Return a tensor's name as a signature argument: `a/b:0` is `a_b`."""
+    return name.removesuffix(":0").replace("/", "_").replace(":", "_")
+
+
+def _described(index: GraphIndex, name: TensorName) -> SignatureTensor:
+    node = index.nodes[name.node]
+    dtype = output_dtype(node, name.output) or DType.invalid
+    shape = node.shape() if node.op in PLACEHOLDER_OPS else None
+    return SignatureTensor(str(name), dtype.base, shape or Shape(None))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tensor that may be an output.
+
+    Attributes:
+        tensor: The tensor.
+        op: Its node's op.
+        score: Higher is likelier.
+        reason: Why it may be one.
+    """
+
+    tensor: TensorName
+    op: str
+    score: int
+    reason: str
+
+
+def rank_outputs(graph: Graph) -> list[Candidate]:
+    """Rank the tensors of a graph that may be its outputs, the likeliest first.
+
+    What nothing else uses comes first, then what only training uses; names and ops that tell of predictions count for more.
+    """
+    index = GraphIndex(graph.nodes)
+    fed = [node.name for node in graph.nodes if node.op in PLACEHOLDER_OPS]
+    from_inputs = index.descend(fed)
+    found = []
+    for node in graph.nodes:
+        if node.op in _NEVER_OUTPUTS or _is_training(node.name) or _has_no_output(node.op):
+            continue
+        users = [user for user, position in index.consumers(node.name) if not user.inputs[position].startswith("^")]
+        model_users = [user for user in users if not _is_training(user.name)]
+        if model_users:
+            likely = [word for word in _LIKELY_OUTPUTS if word in node.name.rsplit("/", 1)[-1].lower()]
+            if not likely or node.name not in from_inputs:
+                continue
+            score, reason = 20, f"named like an output ({likely[0]})"
+        elif users:
+            score, reason = 40, "only training uses it"
+        else:
+            score, reason = 50, "nothing uses it"
+        if node.name in from_inputs:
+            score, reason = score + 30, f"{reason}, computed from the inputs"
+        if any(word in f"{node.name} {node.op}".lower() for word in _LIKELY_OUTPUTS):
+            score += 10
+        found.append(Candidate(TensorName(node.name, 0), node.op, score, reason))
+    return sorted(found, key=lambda item: -item.score)
+
+
+def _is_training(name: str) -> bool:
+    return name.partition("/")[0].lower() in _TRAINING_SCOPES or "/gradients/" in name
+
+
+def _has_no_output(op: str) -> bool:
+    history = op_history(op)
+    return history is not None and not history.outputs

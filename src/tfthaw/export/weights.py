@@ -1,0 +1,68 @@
+"""Write weights alone: `checkpoint`, `safetensors` and `npz`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tfthaw._files import Progress, new_file, new_file_set
+from tfthaw.formats.npz import write_npz
+from tfthaw.formats.safetensors import write_safetensors
+from tfthaw.formats.tensor_bundle_writer import BundleWriter, written_names
+from tfthaw.tensors import Tensor
+
+
+def write_checkpoint(
+    tensors: Mapping[str, Tensor], prefix: str | os.PathLike[str], *, overwrite: bool, progress: Progress | None
+) -> list[Path]:
+    """Write a V2 checkpoint: `prefix.data-00000-of-00001` and `prefix.index`.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        OutputExistsError: One of the files is there and `overwrite` is false.
+    """
+    target = Path(prefix)
+    names = written_names(target.name)
+    with new_file_set(target.parent, names, overwrite=overwrite) as folder:
+        write_bundle(tensors, folder, target.name, progress)
+    return [target.with_name(name) for name in names]
+
+
+def write_bundle(tensors: Mapping[str, Tensor], folder: Path, basename: str, progress: Progress | None) -> None:
+    """Write the files of a checkpoint into a directory that is being made."""
+    with BundleWriter(folder, basename) as writer:
+        for key, tensor in tensors.items():
+            writer.add(key, tensor)
+            if progress is not None:
+                progress(tensor.nbytes)
+
+
+def write_weights_file(
+    tensors: Mapping[str, Tensor], path: str | os.PathLike[str], *, to: str, overwrite: bool, progress: Progress | None
+) -> list[Path]:
+    """Write one file of weights.
+
+    Args:
+        tensors: The tensors by name.
+        path: The file.
+        to: `safetensors` or `npz`.
+        overwrite: Whether a file that is there may be replaced.
+        progress: Called with the number of bytes just written.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UnsupportedError: The format cannot hold some of the tensors; with all of them.
+        OutputExistsError: The file is there and `overwrite` is false.
+    """
+    with new_file(path, overwrite=overwrite) as file:
+        if to == "safetensors":
+            write_safetensors(file, tensors, progress=progress)
+        else:
+            write_npz(file, tensors, progress=progress)
+    return [Path(path)]
+

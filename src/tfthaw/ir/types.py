@@ -1,0 +1,38 @@
+"""Element types of the tensors that nodes give, as far as op definitions say.
+
+Source: the op definitions of TensorFlow (`tfthaw.ir.op_history`).
+"""
+
+from __future__ import annotations
+
+from tfthaw.dtypes import DType
+from tfthaw.ir.attrs import AttrList
+from tfthaw.ir.nodes import Node
+from tfthaw.ir.op_history import op_history
+
+
+def output_dtype(node: Node, output: int) -> DType | None:
+    """Return the element type of a node's output, or None where its op is unknown or has no such output.
+
+    Args:
+        node: The node of a main graph.
+        output: The position of the output.
+    """
+    history = op_history(node.op)
+    if history is None:
+        return None
+    here = 0
+    for argument in history.outputs:
+        if argument.type_list_attr:
+            value = node.attrs.get(argument.type_list_attr)
+            dtypes = [item for item in value.items if isinstance(item, DType)] if isinstance(value, AttrList) else []
+            if here <= output < here + len(dtypes):
+                return dtypes[output - here]
+            here += len(dtypes)
+            continue
+        count = node.attrs.get(argument.number_attr) if argument.number_attr else 1
+        count = count if isinstance(count, int) else 1
+        if here <= output < here + count:
+            return argument.dtype if argument.dtype is not None else node.dtype(argument.type_attr or "")
+        here += count
+    return None

@@ -1,0 +1,106 @@
+"""Batch normalisation that was left in training mode.
+
+In training mode a FusedBatchNorm takes mean and variance from the batch at hand, and its moving averages are only written,
+never used. A graph exported that way gives other answers for other batches. Switching to the moving averages changes the
+outputs, so it is done only when asked for; otherwise the nodes are named.
+
+Source: nn_ops.cc of TensorFlow (FusedBatchNorm: inputs x, scale, offset, mean, variance) and `tf.compat.v1.layers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tfthaw.errors import UnsupportedError
+from tfthaw.ir.graph import Graph, GraphIndex, TensorName
+from tfthaw.ir.nodes import Node
+from tfthaw.ir.variables import VARIABLE_OPS
+
+BATCH_NORM_OPS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+_AVERAGE_WRITES = frozenset({"AssignSub", "AssignSubVariableOp", "Assign", "AssignVariableOp"})
+
+
+@dataclass(frozen=True, slots=True)
+class UsesAverages:
+    """What the pass did.
+
+    Attributes:
+        graph: The graph.
+        changed: The nodes that use their moving averages now.
+    """
+
+    graph: Graph
+    changed: tuple[str, ...]
+
+
+def training_mode_nodes(graph: Graph) -> list[str]:
+    """Return the batch normalisations that use the statistics of the batch."""
+    return [node.name for node in graph.nodes if node.op in BATCH_NORM_OPS and node.attrs.get("is_training", True)]
+
+
+def use_moving_averages(graph: Graph, whole: Graph) -> UsesAverages:
+    """Make batch normalisations use their moving averages.
+
+    The averages are found where the whole graph writes the batch's mean (output 1) and variance (output 2) to variables.
+
+    Args:
+        graph: The graph to change.
+        whole: The graph with everything that training adds.
+
+    Raises:
+        UnsupportedError: A node's averages cannot be found; with every such node.
+    """
+    wanted = training_mode_nodes(graph)
+    index = GraphIndex(whole.nodes)
+    present = {node.name: node for node in graph.nodes}
+    changed: dict[str, Node] = {}
+    extra: dict[str, Node] = {}
+    lost = []
+    for name in wanted:
+        mean, variance = _written_from(index, name, 1), _written_from(index, name, 2)
+        if mean is None or variance is None:
+            lost.append(name)
+            continue
+        node = present[name]
+        reads = [_read(index, variable, extra) for variable in (mean, variance)]
+        inputs = [*node.inputs[:3], *reads, *node.inputs[5:]]
+        changed[name] = replace(node, inputs=inputs, attrs={**node.attrs, "is_training": False})
+    if lost:
+        raise UnsupportedError("the moving averages of batch normalisations cannot be found", problems=lost)
+    nodes = [changed.get(node.name, node) for node in graph.nodes]
+    nodes += [node for name, node in extra.items() if name not in present]
+    return UsesAverages(replace(graph, nodes=nodes), tuple(changed))
+
+
+def _written_from(index: GraphIndex, name: str, output: int) -> str | None:
+    """Return the variable that a statistic of a batch is averaged into."""
+    waiting = [TensorName(name, output)]
+    seen = set()
+    for _ in range(64):  # decay arithmetic and conds stand between the statistic and its variable
+        if not waiting:
+            return None
+        tensor = waiting.pop(0)
+        for node, position in index.consumers(tensor.node):
+            text = node.inputs[position]
+            if text.startswith("^") or node.name in seen or (tensor.output and TensorName.parse(text) != tensor):
+                continue
+            seen.add(node.name)
+            if node.op in _AVERAGE_WRITES and position == 1:
+                variable = index.producer(node.inputs[0])
+                while variable is not None and variable.op in ("RefSwitch", "Switch", "Identity", "RefIdentity"):
+                    variable = index.producer(variable.inputs[0])
+                if variable is not None and variable.op in VARIABLE_OPS:
+                    return variable.name
+            waiting.append(TensorName(node.name, 0))
+    return None
+
+
+def _read(index: GraphIndex, variable: str, extra: dict[str, Node]) -> str:
+    """Return the tensor that reads a variable, adding the nodes to `extra`."""
+    node = index.nodes[variable]
+    extra[variable] = node
+    if node.op != "VarHandleOp":
+        return variable
+    name = f"{variable}/inference_read"
+    extra[name] = Node(name, "ReadVariableOp", [variable], node.device, {"dtype": node.attrs["dtype"]})
+    return name

@@ -1,0 +1,1 @@
+"""Proof: what was written is what was read."""
