@@ -52,7 +52,7 @@ def decode_slice_key(key: bytes) -> tuple[bytes, tuple[Extent, ...]]:
         raise FormatError(f"a slice key begins with 0, this one with {zero}", where=f"key {key!r}")
     name, position = _decode_string(key, position)
     rank, position = _decode_unsigned(key, position)
-    if not 0 < rank <= DEFAULT_LIMITS.max_rank:
+    if rank > DEFAULT_LIMITS.max_rank:
         raise FormatError(f"a slice key has a rank of {rank}", where=f"key {key!r}")
     extents = []
     for _ in range(rank):
