@@ -13,9 +13,9 @@ from pathlib import Path
 from tfthaw._files import Progress, new_file_set
 from tfthaw.errors import UsageError
 from tfthaw.export.weights import write_bundle
-from tfthaw.formats.checkpoint_state import write_checkpoint_state
+from tfthaw.formats.checkpoint_state import checkpoint_state_bytes
 from tfthaw.formats.meta_graph import write_meta_graph as write_meta_graph_file
-from tfthaw.formats.tensor_bundle_writer import written_names
+from tfthaw.formats.tensor_bundle import written_names
 from tfthaw.formats.wire import Contents
 from tfthaw.ir.model import Model
 from tfthaw.serde.meta_graphs import model_to_proto
@@ -66,5 +66,5 @@ def write_meta_graph(
             write_meta_graph_file(file, message, contents, progress)
         if with_state:
             with open(folder / STATE_FILE, "wb") as file:
-                write_checkpoint_state(file, basename)
+                file.write(checkpoint_state_bytes(basename, [basename]))
     return [target.parent / name for name in names]

@@ -9,7 +9,7 @@ from pathlib import Path
 from tfthaw._files import Progress, new_file, new_file_set
 from tfthaw.formats.npz import write_npz
 from tfthaw.formats.safetensors import write_safetensors
-from tfthaw.formats.tensor_bundle_writer import BundleWriter, written_names
+from tfthaw.formats.tensor_bundle import BundleWriter, written_names
 from tfthaw.tensors import Tensor
 
 

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tfthaw._files import SourceFile
 from tfthaw.errors import UnsupportedError, UsageError
 from tfthaw.formats import detect
 from tfthaw.formats.checkpoint_reader import CheckpointReader
@@ -66,8 +65,8 @@ class Artifact:
 
     @property
     def has_graph(self) -> bool:
-        """Whether it carries a graph itself."""
-        return self.located.format in GRAPH_FORMATS
+        """Whether it carries a graph itself, or has one beside it (the `.meta` of a checkpoint)."""
+        return self.located.format in GRAPH_FORMATS or self.located.meta_graph is not None
 
     @cached_property
     def files(self) -> list[Path]:
@@ -89,11 +88,9 @@ class Artifact:
         """The checkpoint that it is, or that lies beside it; None where there is none."""
         located = self.located
         if located.format in CHECKPOINT_FORMATS:
-            return open_checkpoint(located.path, located.format, self._limits)
-        if located.format == "meta-graph" and located.checkpoint is not None:
-            return open_checkpoint(located.checkpoint, located.checkpoint_format or "checkpoint", self._limits)
-        if located.format == "saved-model" and self._directory is not None and self._directory.variables is not None:
-            return open_checkpoint(str(self._directory.variables), "checkpoint", self._limits)
+            return _open_checkpoint(located, self._limits)
+        if located.checkpoint is not None:
+            return _open_checkpoint(detect.locate(located.checkpoint, self._limits), self._limits)
         return None
 
     @cached_property
@@ -181,6 +178,8 @@ class Artifact:
     def _file(self) -> Any:
         """The message file of a graph format."""
         path = self.located.path
+        if self.located.meta_graph is not None:
+            return read_meta_graph(self.located.meta_graph, self._limits)
         if self.located.format == "saved-model" and self._directory is not None:
             return read_saved_model(self._directory.message, self._limits)
         if self.located.format == "meta-graph":
@@ -228,15 +227,7 @@ def open_artifact(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS)
     return Artifact(detect.locate(path, limits), os.fspath(path), limits)
 
 
-def open_checkpoint(path: str, name: str, limits: Limits = DEFAULT_LIMITS) -> CheckpointReader:
-    """Open a checkpoint of a known format (`checkpoint` or `checkpoint-v1`)."""
-    return BundleReader(path, limits) if name == "checkpoint" else TensorSlicesReader(path, limits)
-
-
-def file_bytes(path: str | os.PathLike[str]) -> int:
-    """Return a file's size, or that of all files below a directory."""
-    root = Path(path)
-    if root.is_dir():
-        return sum(item.stat().st_size for item in root.rglob("*") if item.is_file())
-    with SourceFile(path) as source:
-        return source.size
+def _open_checkpoint(located: detect.Located, limits: Limits) -> CheckpointReader:
+    if located.format == "checkpoint-v1":
+        return TensorSlicesReader(located.path, limits)
+    return BundleReader(located.path, limits)

@@ -1,0 +1,145 @@
+"""`tfthaw convert`: any artifact into any format it can become, proved."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from tfthaw.cli.rendering import (
+    good,
+    heading,
+    human_bytes,
+    print_json,
+    print_notes,
+    print_table,
+    progress_bar,
+)
+from tfthaw.conversion import ConversionResult, convert
+from tfthaw.conversion.options import WRITABLE_FORMATS
+from tfthaw.conversion.selection import rank_outputs
+from tfthaw.errors import NotFoundError, UsageError
+from tfthaw.serde.artifacts import open_artifact
+
+EXAMPLES = """\
+examples:
+  tfthaw convert model.ckpt-1000.meta frozen.pb --to frozen-graph --outputs softmax
+  tfthaw convert saved_model/ weights.safetensors --to safetensors
+"""
+
+_OPTIONS = (
+    "to", "checkpoint", "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing", "allow_unused",
+    "set", "dtype", "verify", "style", "batch_norm", "overwrite",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this subcommand."""
+    names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
+    parser.add_argument("source", metavar="SRC", help="the artifact, in any spelling")
+    parser.add_argument("destination", metavar="DST", nargs="?", help="the file, directory or checkpoint prefix to write")
+    parser.add_argument("--to", metavar="F", choices=WRITABLE_FORMATS, help=f"one of: {', '.join(WRITABLE_FORMATS)}")
+    parser.add_argument("--checkpoint", metavar="CKPT", help="take the values from here")
+    parser.add_argument("--tags", metavar="A,B", type=names, help="the tag set of the MetaGraph to take from a SavedModel")
+    parser.add_argument("--signature", metavar="KEY", help="the signature to take")
+    parser.add_argument("--inputs", metavar="A,B", type=names, default=[], help="tensors to feed (`a` is `a:0`)")
+    parser.add_argument("--outputs", metavar="A,B", type=names, default=[], help="tensors to compute (`a` is `a:0`)")
+    parser.add_argument("--list-outputs", action="store_true", help="rank the tensors that may be outputs, and stop")
+    parser.add_argument("--map", metavar="FILE", type=_read_map, default={}, help="TOML: checkpoint key -> variable")
+    parser.add_argument("--ema", choices=("use", "drop", "keep"), default="keep", help="moving averages (default: keep)")
+    parser.add_argument("--optimizer", choices=("drop", "keep"),
+                        help="slot variables (default: keep for checkpoints, drop elsewhere)")  # fmt: skip
+    parser.add_argument("--allow-missing", metavar="GLOB", action="append", default=[],
+                        help="variables that may stay without value")  # fmt: skip
+    parser.add_argument("--allow-unused", metavar="GLOB", action="append", default=[],
+                        help="checkpoint keys that a map may leave out")  # fmt: skip
+    parser.add_argument("--set", metavar="NODE=VALUE", action="append", default=[], type=_read_setting,
+                        help="replace a placeholder by a constant")  # fmt: skip
+    parser.add_argument("--dtype", choices=("float16", "bfloat16"), help="cast floating weights (weights formats)")
+    parser.add_argument("--batch-norm", choices=("keep", "inference"), default="keep",
+                        help="batch normalisation that was left in training mode (default: keep)")  # fmt: skip
+    parser.add_argument("--verify", choices=("weights", "outputs"), help="what to prove (weights are always proved)")
+    parser.add_argument("--style", choices=("v1",), default="v1", help="how a SavedModel is written")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at DST")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the subcommand and return its exit status."""
+    if options.list_outputs:
+        return _list_outputs(options)
+    if options.destination is None or options.to is None:
+        raise UsageError("DST and --to say what to write", hint=f"--to takes one of: {', '.join(WRITABLE_FORMATS)}")
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS}
+    chosen["set"] = dict(options.set)
+    with open_artifact(options.source) as source:
+        # what is written and what is read back for the proof
+        work = 2 * max(source.bytes, _bytes_of(options.checkpoint))
+    with progress_bar(f"to {options.to}", work) as progress:
+        result = convert(options.source, options.destination, progress=progress, **chosen)
+    if options.json:
+        print_json(result.as_dict())
+    else:
+        _show(result)
+    return 0
+
+
+def _bytes_of(path: str | None) -> int:
+    if path is None:
+        return 0
+    with open_artifact(path) as artifact:
+        return artifact.bytes
+
+
+def _show(result: ConversionResult) -> None:
+    proof = result.verified
+    heading(f"{result.path}  ({result.format}, {human_bytes(result.bytes)}, {result.seconds:.2f} s)")
+    for title, names in (("inputs", result.inputs), ("outputs", result.outputs)):
+        if names:
+            print(f"  {title}: " + ", ".join(name if name == tensor else f"{name} -> {tensor}" for name, tensor in names.items()))
+    weights = proof.weights
+    print(f"  weights: {good('proved')}, {weights.compared} tensors, {human_bytes(weights.bytes)}, bit for bit")
+    if proof.outputs.done:
+        print(f"  outputs: {good('proved')} with {proof.outputs.runtime}, largest difference {proof.outputs.max_abs:.3g}")
+    else:
+        print(f"  outputs: not compared ({proof.outputs.why_not})")
+    print_notes(result.notes)
+
+
+def _list_outputs(options: argparse.Namespace) -> int:
+    with open_artifact(options.source) as artifact:
+        candidates = rank_outputs(artifact.model(options.tags).graph)
+    if options.json:
+        print_json([{"tensor": str(item.tensor), "op": item.op, "score": item.score, "reason": item.reason} for item in candidates])
+        return 0
+    print_table(("tensor", "op", "why"), [(str(item.tensor), item.op, item.reason) for item in candidates], most=25)
+    return 0
+
+
+def _read_map(path: str) -> dict[str, str]:
+    """Read a map file: TOML, `"checkpoint key" = "variable"`, on top or under `[map]`."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotFoundError(f"the map cannot be read: {error.strerror}", path=path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the map is no TOML: {error}", path=path) from error
+    entries = document.get("map", document)
+    if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
+        raise UsageError('a map has lines of the form "checkpoint key" = "variable"', path=path)
+    return dict(entries)
+
+
+def _read_setting(text: str) -> tuple[str, object]:
+    """Read NODE=VALUE; the value is JSON, or else a string."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NODE=VALUE, found {text!r}")
+    try:
+        return name, json.loads(value.lower() if value in ("True", "False") else value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,97 @@
+"""The `tfthaw` command: parse the arguments, run one subcommand, turn errors into one message and an exit status.
+
+    0  done, or same
+    1  the answer is no (differs, does not verify, restore incomplete)
+    2  it could not be done (bad usage, unreadable, unsupported, missing extra)
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tfthaw.errors import RestoreError, TfthawError, VerificationError
+
+COMMANDS = {
+    "inspect": "what it is, what is in it, who made it, what it can become",
+    "convert": "any artifact into any format it can become, proved",
+    "diff": "two artifacts: tensors, graph, signatures",
+    "demo": "a real model through the whole tool, on data that ships with it",
+}
+"""Subcommand -> what it does; each is a module of this folder with `add_arguments` and `run`."""
+
+EXIT_NO = 1
+EXIT_FAILED = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors look like all other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"tfthaw: {message}\n{self.format_usage().strip()}", file=sys.stderr)
+        raise SystemExit(EXIT_FAILED)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: The arguments, without the command's name; None takes those of the process.
+
+    Returns:
+        The exit status.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(given)
+    options = parser.parse_args(given)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    try:
+        module = importlib.import_module(f"tfthaw.cli.{options.command}")
+        status = module.run(options)
+        sys.stdout.flush()
+        return int(status)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+        return EXIT_FAILED
+    except TfthawError as error:
+        if options.verbose:
+            import traceback
+
+            traceback.print_exc()
+        print(f"tfthaw: {error}", file=sys.stderr)
+        return EXIT_NO if isinstance(error, (VerificationError, RestoreError)) else EXIT_FAILED
+    except KeyboardInterrupt:
+        print("tfthaw: interrupted; nothing was left half-written", file=sys.stderr)
+        return 130
+
+
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser; only the subcommand that is run is imported, which keeps the start short."""
+    from tfthaw import __version__
+
+    parser = _Parser(
+        prog="tfthaw",
+        description="Any TensorFlow model artifact in, whatever you need out, with proof that it is the same model.",
+        epilog="Exit status: 0 done or same; 1 the answer is no; 2 it could not be done.",
+    )
+    parser.add_argument("--version", action="version", version=f"tfthaw {__version__}")
+    parser.set_defaults(verbose=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        if name in given:
+            module = importlib.import_module(f"tfthaw.cli.{name}")
+            module.add_arguments(command)
+            command.epilog = module.EXAMPLES
+        command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+        command.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+    return parser
