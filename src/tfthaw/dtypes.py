@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tfthaw.errors import UnsupportedError
+
 REF_OFFSET = 100  # DT_FLOAT_REF is DT_FLOAT + 100, and so for every type
 
 
@@ -96,11 +98,15 @@ class DType(enum.IntEnum):
 
         The 2- and 4-bit types take one byte each, as in TensorFlow's own tensors.
         """
-        return self.numpy.itemsize if self in _NUMPY_NAMES else 0
+        return _EXTENSION_ITEMSIZES.get(self) or (self.numpy.itemsize if self in _NUMPY_NAMES else 0)
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The little-endian numpy type of the elements; strings and the rest are Python objects."""
+        """The little-endian numpy type of the elements; strings and the rest are Python objects.
+
+        Raises:
+            UnsupportedError: The installed ml_dtypes is too old for the type.
+        """
         found = _numpy_types.get(self)
         if found is None:
             found = _numpy_types[self] = _make_numpy(_NUMPY_NAMES.get(self))
@@ -138,7 +144,15 @@ _NUMPY_NAMES: dict[DType, str] = {
     dtype: dtype.name
     for dtype in DType
     if dtype not in (DType.invalid, DType.string, DType.resource, DType.variant)
-} | {DType.qint8: "int8", DType.quint8: "uint8", DType.qint16: "int16", DType.quint16: "uint16", DType.qint32: "int32"}
+}
+_NUMPY_NAMES.update(
+    {DType.qint8: "int8", DType.quint8: "uint8", DType.qint16: "int16", DType.quint16: "uint16", DType.qint32: "int32"}
+)
+
+# known here, so that sizes cost no import of ml_dtypes, nor need one that is new enough
+_EXTENSION_ITEMSIZES = {DType.bfloat16: 2} | {
+    dtype: 1 for dtype in DType if dtype.name.startswith(("float8", "float4", "int4", "uint4", "int2", "uint2"))
+}
 
 _FLOATS = frozenset(dtype for dtype in DType if dtype.name.startswith(("float", "bfloat")))
 
@@ -158,9 +172,15 @@ def _make_numpy(name: str | None) -> np.dtype[Any]:
     """Make the numpy dtype of a name of numpy or ml_dtypes; object where there is no name."""
     if name is None:
         return np.dtype(object)
+    found: np.dtype[Any]
     try:
-        return np.dtype(name).newbyteorder("<")
+        found = np.dtype(name).newbyteorder("<")
     except TypeError:
         import ml_dtypes  # only here: it takes 10 ms, and most models need none of it
 
-        return np.dtype(getattr(ml_dtypes, name))
+        if not hasattr(ml_dtypes, name):
+            raise UnsupportedError(
+                f"the installed ml_dtypes {ml_dtypes.__version__} has no {name}", hint="pip install --upgrade ml_dtypes"
+            ) from None
+        found = np.dtype(getattr(ml_dtypes, name))
+    return found

@@ -180,7 +180,7 @@ def check_shape(shape: Sequence[int], limits: Limits, path: str, where: str) -> 
     Raises:
         StructureError: A dimension is negative or there are too many of them.
     """
-    if any(dimension < 0 for dimension in shape) or len(shape) > limits.max_rank:
+    if min(shape, default=0) < 0 or len(shape) > limits.max_rank:
         raise StructureError(f"a tensor cannot have the shape {list(shape)[:300]}", path=path, where=where)
 
 

@@ -25,7 +25,7 @@ from tfthaw.dtypes import DType
 from tfthaw.errors import ChecksumError, FormatError, StructureError, TruncatedError, UnsupportedError
 from tfthaw.formats.table import mask_crc32c
 from tfthaw.formats.varint import decode_varints, encode_varint, read_varint
-from tfthaw.tensors import Array, FileTensor, Tensor
+from tfthaw.tensors import Array, FileTensor, Tensor, reshape
 
 _UINT32_MAX = 0xFFFFFFFF
 
@@ -55,7 +55,7 @@ class StringTensor(Tensor):
         """
         data = self.slice.view()
         if len(data) == 0 and self.size == 0:  # TensorFlow reads such an entry, though it never writes one
-            return np.empty(self.shape, object)
+            return reshape(np.empty(0, object), self.shape)
         try:
             lengths, position = decode_varints(data, self.size)
             stored, payload = _length_checksum(data, position)
@@ -66,7 +66,7 @@ class StringTensor(Tensor):
         self._check_total(lengths, len(data) - payload)
         checksum = google_crc32c.extend(checksum, struct.pack("<I", stored))
         self._compare("the tensor", self.crc32c, google_crc32c.extend(checksum, data[payload:]))
-        return _split(data[payload:].data, lengths).reshape(self.shape)
+        return reshape(_split(data[payload:].data, lengths), self.shape)
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Bytes]:
         """Raise: the elements have no fixed size."""

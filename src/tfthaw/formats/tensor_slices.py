@@ -54,7 +54,7 @@ from tfthaw.formats.ordered_code import WHOLE, Extent, encode_slice_key, extents
 from tfthaw.formats.table import Table
 from tfthaw.formats.varint import decode_varints, read_varint
 from tfthaw.limits import DEFAULT_LIMITS, Limits
-from tfthaw.tensors import Array, Tensor, TensorPart
+from tfthaw.tensors import Array, Tensor, TensorPart, reshape
 
 CHECKPOINT_VERSION = 1
 """Version of the format that is read; TensorFlow has had no other."""
@@ -188,8 +188,9 @@ class TensorSlicesReader(CheckpointReader):
         if claimed > stored * _MAX_INFLATION:
             raise LimitError(f"{stored} bytes cannot hold a tensor of {list(entry.shape)}", path=path, where=where)
         if self.missing_shards and claimed < math.prod(entry.shape):
-            reason = NotFoundError("a part of the tensor is in this shard, which is missing", path=self.missing_shards[0],
-                                   where=where)  # fmt: skip
+            reason = NotFoundError(
+                "a part of the tensor is in this shard, which is missing", path=self.missing_shards[0], where=where
+            )
             return UnreadableTensor(entry, reason)
         return join(entry, parts, key=key, path=path)
 
@@ -270,7 +271,7 @@ class SliceTensor(Tensor):
         if value is None:
             raise StructureError("the slice has no data", path=path, where=where)
         try:
-            return self._decode(memoryview(value)).reshape(self.shape)
+            return reshape(self._decode(memoryview(value)), self.shape)
         except TfthawError as error:
             raise type(error)(error.message, path=path, where=where) from error
 
@@ -303,8 +304,8 @@ class SliceTensor(Tensor):
 def _spans(message: memoryview, number: int) -> Iterator[memoryview]:
     """Yield the bytes of one field of a protobuf message, each time it occurs.
 
-    Large lists of numbers are packed, one span each; walking to them costs nothing and copies nothing, where parsing the
-    message would make an object of each element.
+    Large lists of numbers are packed, one span each; walking to them copies nothing, where parsing the message would
+    make an object of each element.
     """
     position = 0
     while position < len(message):
