@@ -41,6 +41,9 @@ _FILTERS = frozenset({1, 2, 3, 32000})
 # A dataset that was never written takes no storage and reads as its fill value; small ones are harmless.
 _FREE_BYTES = 1 << 20
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_HEAP_SIGNATURE = b"GCOL"
+
 _VARIABLE_LENGTH_BYTES = 16  # what a string of variable length takes in its dataset: length and heap reference
 
 
@@ -59,8 +62,64 @@ def open_hdf5(part: FileSlice) -> Iterator[Any]:
         FormatError: It is no HDF5 file, or HDF5 refused something that was asked of it inside the block.
     """
     h5py = require("h5py", extra="keras", purpose="read HDF5 files")
-    with hdf5_errors(part), h5py.File(SliceFile(part), "r") as file:
+    _check_superblock(part)
+    with hdf5_errors(part), h5py.File(_GuardedFile(part), "r") as file:
         yield file
+
+
+class _GuardedFile(SliceFile):
+    """The file object that HDF5 reads through.
+
+    HDF5 1.14 walks a global heap (the place of text of variable length) by the sizes in it, and turns for ever on a size
+    of 0. Such a heap loses its signature here, and HDF5 refuses it.
+
+        | bytes | of a heap                | bytes | of an object in it                          |
+        | ----- | ------------------------ | ----- | ------------------------------------------- |
+        | 4     | `GCOL`                   | 2     | index; 0 is the free space at the end       |
+        | 4     | version 1, reserved      | 6     | reference count, reserved                   |
+        | 8     | size of the whole        | 8     | size, without this header but for index 0   |
+        |       |                          | size  | the bytes, padded to a multiple of 8        |
+    """
+
+    def readinto(self, buffer: Any) -> int:  # docstring inherited
+        count = super().readinto(buffer)
+        data = memoryview(buffer).cast("B")
+        if data[:4] == _HEAP_SIGNATURE and not _heap_ends(data):
+            data[:4] = b"\0" * 4
+        return count
+
+
+def _heap_ends(data: memoryview) -> bool:
+    """Whether walking the objects of a global heap, or as much of it as was read, comes to an end."""
+    position, end = 16, min(len(data), int.from_bytes(data[8:16], "little"))
+    while position + 16 <= end:
+        index, size = int.from_bytes(data[position : position + 2], "little"), data[position + 8 : position + 16]
+        length = int.from_bytes(size, "little")
+        step = 16 + (length + 7) // 8 * 8 if index else length
+        if step < 16 or step > 1 << 62:  # it stands still, or its address wraps around
+            return False
+        position += step
+    return True
+
+
+def _check_superblock(part: FileSlice) -> None:
+    """Find the superblock, which may follow a block of the user's own, and hold that its sizes have 8 bytes.
+
+    Raises:
+        FormatError: There is none.
+        UnsupportedError: The file was made for other sizes; neither Keras nor h5py does that.
+    """
+    offset = 0
+    while offset + 16 <= part.length:
+        head = part.file.read(part.offset + offset, 16)
+        if head[:8] == _SIGNATURE:
+            widths = head[13:15] if head[8] < 2 else head[9:11]
+            if widths != b"\x08\x08":
+                raise UnsupportedError(f"its addresses and sizes have {widths[0]} and {widths[1]} bytes, not 8",
+                                       path=part.file.path, where="superblock")  # fmt: skip
+            return
+        offset = offset * 2 or 512
+    raise FormatError("it has no HDF5 signature", path=part.file.path)
 
 
 @contextlib.contextmanager
