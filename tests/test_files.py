@@ -1,0 +1,220 @@
+"""Reading ranges of files, and writing files that appear whole or not at all."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfthaw import _files
+from tfthaw._files import FileSlice, SourceFile, human_bytes, new_directory, new_file, new_file_set, resolve_inside
+from tfthaw.errors import FormatError, NotFoundError, OutputExistsError, TfthawError, TruncatedError, UnsafePathError
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "weird [200] *é.bin"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def left_over(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+class TestSourceFile:
+    def test_reads_ranges(self, path):
+        with SourceFile(path) as file:
+            assert file.size == len(CONTENT)
+            assert file.read(3, 5) == CONTENT[3:8]
+            assert file.view(3, 5).tobytes() == CONTENT[3:8]
+            assert file.view().tobytes() == CONTENT
+            assert file.view(len(CONTENT), 0).size == 0
+            assert file.slice(10).length == len(CONTENT) - 10
+
+    def test_views_are_read_only_and_outlive_the_file(self, path):
+        with SourceFile(path) as file:
+            view = file.view(0, 4)
+        assert view.tobytes() == CONTENT[:4]
+        with pytest.raises(ValueError, match="read-only"):
+            view[0] = 1
+
+    @pytest.mark.parametrize(("offset", "length"), [(0, 10241), (10240, 1), (-1, 4), (5, -1), (1 << 70, 1)])
+    def test_ranges_outside_are_refused(self, path, offset, length):
+        with SourceFile(path) as file:
+            for read in (file.read, file.view, file.slice):
+                with pytest.raises(TruncatedError, match=r"the file has 10240; the file was cut"):
+                    read(offset, length)
+
+    def test_a_file_that_shrinks_while_it_is_read(self, path):
+        with SourceFile(path) as file:
+            os.truncate(path, 100)
+            with pytest.raises(TruncatedError, match="the file ends at 100"):
+                file.read(90, 20)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(NotFoundError, match="there is no such file") as caught:
+            SourceFile(tmp_path / "none")
+        assert caught.value.path == str(tmp_path / "none")
+        assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+    def test_directories_and_pipes(self, tmp_path):
+        with pytest.raises(FormatError, match="expected a regular file, found a directory"):
+            SourceFile(tmp_path)
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(FormatError, match="found a pipe or a device"):
+            SourceFile(tmp_path / "pipe")
+
+    def test_an_unreadable_file_is_no_foreign_error(self, path, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.EIO, "Input/output error")
+
+        file = SourceFile(path)
+        monkeypatch.setattr(os, "preadv", refuse)
+        with pytest.raises(TfthawError, match="cannot read it: Input/output error"):
+            file.read(0, 4)
+
+    def test_closing_twice_is_harmless(self, path):
+        file = SourceFile(path)
+        file.close()
+        file.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(start=st.integers(0, 300), length=st.integers(0, 300), step=st.integers(1, 400))
+def test_chunks_make_up_the_slice(tmp_path_factory, start, length, step):
+    path = tmp_path_factory.getbasetemp() / "chunks.bin"
+    if not path.exists():
+        path.write_bytes(CONTENT)
+    part = SourceFile(path).slice(start, length)
+    pieces = [bytes(chunk) for chunk in part.chunks(step)]
+    assert b"".join(pieces) == CONTENT[start : start + length] == part.view().tobytes()
+    assert all(len(piece) <= step for piece in pieces)
+    assert part.nbytes == length
+
+
+class TestResolveInside:
+    def test_plain_paths(self, tmp_path):
+        assert resolve_inside(tmp_path, "assets/vocab.txt") == tmp_path / "assets" / "vocab.txt"
+
+    @pytest.mark.parametrize("relative", ["/etc/passwd", "../x", "a/../../x", "a\0b", "a\\..\\b"])
+    def test_paths_that_leave(self, tmp_path, relative):
+        with pytest.raises(UnsafePathError, match="leads out of the artifact") as caught:
+            resolve_inside(tmp_path, relative, where="asset 'x'")
+        assert caught.value.where == "asset 'x'"
+
+    def test_links_that_leave(self, tmp_path):
+        (tmp_path / "inside").mkdir()
+        (tmp_path / "inside" / "link").symlink_to(tmp_path)
+        with pytest.raises(UnsafePathError):
+            resolve_inside(tmp_path / "inside", "link/x")
+
+
+class TestNewFile:
+    def test_appears_when_it_is_whole(self, tmp_path):
+        target = tmp_path / "new" / "out.pb"
+        with new_file(target) as file:
+            file.write(b"abc")
+            assert not target.exists()
+        assert target.read_bytes() == b"abc"
+        assert left_over(target.parent) == ["out.pb"]
+
+    def test_nothing_is_left_of_a_failure(self, tmp_path):
+        with pytest.raises(RuntimeError, match="stop"), new_file(tmp_path / "out.pb") as file:  # noqa: PT012
+            file.write(b"abc")
+            raise RuntimeError("stop")
+        assert left_over(tmp_path) == []
+
+    def test_existing_files_are_kept(self, path):
+        with pytest.raises(OutputExistsError, match="pass --overwrite"), new_file(path):
+            raise AssertionError("the block must not run")
+        assert path.read_bytes() == CONTENT
+        with new_file(path, overwrite=True) as file:
+            file.write(b"new")
+        assert path.read_bytes() == b"new"
+
+    def test_a_file_that_appears_meanwhile_is_kept(self, tmp_path):
+        target = tmp_path / "out.pb"
+        with pytest.raises(OutputExistsError), new_file(target):
+            target.write_bytes(b"other")
+        assert target.read_bytes() == b"other"
+        assert left_over(tmp_path) == ["out.pb"]
+
+    def test_a_full_disk_is_named(self, tmp_path):
+        message = "cannot write it: No space left on device; free space"
+        with pytest.raises(TfthawError, match=message), new_file(tmp_path / "x"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class TestNewDirectory:
+    def test_appears_when_it_is_whole(self, tmp_path):
+        target = tmp_path / "saved"
+        with new_directory(target) as folder:
+            (folder / "variables").mkdir()
+            (folder / "variables" / "x").write_bytes(b"1")
+            assert not target.exists()
+        assert (target / "variables" / "x").read_bytes() == b"1"
+        assert left_over(tmp_path) == ["saved"]
+
+    def test_an_empty_directory_is_used_a_full_one_kept(self, tmp_path):
+        target = tmp_path / "saved"
+        target.mkdir()
+        with new_directory(target) as folder:
+            (folder / "a").write_bytes(b"1")
+        with pytest.raises(OutputExistsError), new_directory(target):
+            raise AssertionError("the block must not run")
+        with new_directory(target, overwrite=True) as folder:
+            (folder / "b").write_bytes(b"2")
+        assert left_over(target) == ["b"]
+        assert left_over(tmp_path) == ["saved"]
+
+    def test_nothing_is_left_of_a_failure(self, tmp_path):
+        with pytest.raises(RuntimeError, match="stop"), new_directory(tmp_path / "saved") as folder:  # noqa: PT012
+            (folder / "a").write_bytes(b"1")
+            raise RuntimeError("stop")
+        assert left_over(tmp_path) == []
+
+
+class TestNewFileSet:
+    NAMES = ("c.data-00000-of-00001", "c.index")
+
+    def test_all_appear(self, tmp_path):
+        with new_file_set(tmp_path / "out", self.NAMES) as folder:
+            for name in self.NAMES:
+                (folder / name).write_bytes(name.encode())
+        assert left_over(tmp_path / "out") == sorted(self.NAMES)
+
+    def test_none_appears_when_one_is_missing(self, tmp_path):
+        with pytest.raises(TfthawError), new_file_set(tmp_path, self.NAMES[::-1]) as folder:
+            (folder / self.NAMES[0]).write_bytes(b"1")
+        assert left_over(tmp_path) == []
+
+    def test_one_existing_file_refuses_all(self, tmp_path):
+        (tmp_path / "c.index").write_bytes(b"old")
+        with pytest.raises(OutputExistsError), new_file_set(tmp_path, self.NAMES):
+            raise AssertionError("the block must not run")
+        assert left_over(tmp_path) == ["c.index"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1024, "1.0 KiB"), (3 << 30, "3.0 GiB"), (5 << 50, "5120.0 TiB")]
+)
+def test_human_bytes(count, text):
+    assert human_bytes(count) == text
+
+
+def test_a_slice_is_a_value(path):
+    file = SourceFile(path)
+    assert FileSlice(file, 1, 2) == file.slice(1, 2)
+
+
+def test_slices_cost_no_memory(path):
+    """A chunk is a part of one buffer that is used again."""
+    addresses = {chunk.__array_interface__["data"][0] for chunk in SourceFile(path).slice().chunks(1000)}
+    assert len(addresses) == 1
+    assert np.ceil(len(CONTENT) / 1000) > 1
+    assert _files.CHUNK_BYTES >= 1 << 20
