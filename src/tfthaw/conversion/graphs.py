@@ -14,13 +14,15 @@ from tfthaw.conversion.options import Options
 from tfthaw.conversion.selection import Selection, public_signatures, select
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
-from tfthaw.ir.model import Collection, Model
+from tfthaw.ir.model import Asset, Collection, Model
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature
 from tfthaw.ir.types import output_dtype
 from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, Variable, graph_variables
 from tfthaw.passes.add_saver import SavedVariable, WithSaver, add_saver
 from tfthaw.passes.batch_norm import training_mode_nodes, use_moving_averages
-from tfthaw.passes.freeze import freeze
+from tfthaw.passes.carriers import find_carriers
+from tfthaw.passes.clear_devices import clear_devices
+from tfthaw.passes.freeze import freeze, refuse_unfrozen
 from tfthaw.passes.prune import PLACEHOLDER_OPS, prune
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
 from tfthaw.passes.tables import TABLE_OPS, fill_tables
@@ -122,6 +124,10 @@ def _take_what_is_needed(prepared: Prepared) -> None:
     moved = {old: new for old, new in prepared.fed.items() if old != new}
     for old, new in moved.items():
         prepared.notes.append(f"{old} was no placeholder; it is fed as {new} now")
+    cleared = clear_devices(prepared.graph)
+    prepared.graph = cleared.graph
+    for device, count in cleared.devices.items():
+        prepared.notes.append(f"{count} nodes asked for {device}; they no longer do")
 
 
 def _fill_tables(prepared: Prepared, wanted: list[TensorName]) -> None:
@@ -168,32 +174,39 @@ def plan_values(prepared: Prepared) -> Plan:
     Variables that no checkpoint holds and that the model's own init op sets to a constant take that constant.
 
     Raises:
+        UnsupportedError: Functions of the library take variables.
         RestoreError: Variables have no value that fits; with all of them.
     """
-    model, options = prepared.model, prepared.options
-    plan = plan_restore(
-        prepared.whole, needed_variables(prepared), prepared.values, declared=model.declared,
-        restore_op=model.saver.restore_op if model.saver else None, renames=options.map, path=prepared.path,
-    )  # fmt: skip
-    if plan.missing:
-        _take_initial_values(prepared, plan)
-    plan.require_complete(allow_missing=options.allow_missing)
+    plan = _plan(prepared)
+    plan.require_complete(allow_missing=prepared.options.allow_missing)
+    for match in plan.matches.values():
+        if match.reason == "initial":
+            prepared.notes.append(f"{match.key} is in no checkpoint; it has the value that loading the model gives it")
     if plan.missing:
         prepared.notes.append(f"left without value, as allowed: {', '.join(plan.missing)}")
     return plan
 
 
-def _take_initial_values(prepared: Prepared, plan: Plan) -> None:
-    """Give missing local variables the constants that loading the model would give them."""
-    index = GraphIndex(prepared.whole.nodes)
-    roots = [name for key in LOCAL_INIT_COLLECTIONS for name in _node_list(prepared.model.collections.get(key))]
-    constants = initial_values(index, [*roots, *init_ops(prepared.model)])
+def _plan(prepared: Prepared) -> Plan:
+    """Plan without judging whether the plan is complete."""
+    model = prepared.model
+    index = GraphIndex(prepared.graph.nodes)
+    library = [function.name for function in prepared.graph.functions]
+    refuse_unfrozen(index, find_carriers(index, set(index.nodes), library))
+    plan = plan_restore(
+        prepared.whole, needed_variables(prepared), prepared.values, declared=model.declared,
+        restore_op=model.saver.restore_op if model.saver else None, renames=prepared.options.map, path=prepared.path,
+    )  # fmt: skip
+    if not plan.missing:
+        return plan
+    roots = [name for key in LOCAL_INIT_COLLECTIONS for name in _node_list(model.collections.get(key))]
+    constants = initial_values(GraphIndex(prepared.whole.nodes), [*roots, *init_ops(model)])
     for variable in needed_variables(prepared):
         if variable.name in plan.missing and variable.node in constants:
             plan.missing.remove(variable.name)
             value = constants[variable.node]
             plan.matches[variable.node] = Match(variable.node, variable.name, value, "initial", value)
-            prepared.notes.append(f"{variable.name} is in no checkpoint; it has the value that loading the model gives it")
+    return plan
 
 
 def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
@@ -210,7 +223,7 @@ def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
     outputs = [prepared.where(name) for name in prepared.selection.tensors]
     _settle_batch_norm(prepared)
     if variable_nodes(prepared.graph):
-        transient = _transient(prepared)
+        transient = [match.variable for match in _plan(prepared).matches.values() if match.reason == "initial"]
         rewritten = first_call(prepared.graph, outputs, transient)
         prepared.graph = rewritten.graph
         for name in rewritten.rewritten:
@@ -237,20 +250,6 @@ def _require_values(prepared: Prepared, values: Mapping[str, Tensor]) -> None:
             "a frozen graph cannot hold variables without value", problems=empty,
             hint="choose outputs that do not need them, or convert to saved-model",
         )  # fmt: skip
-
-
-def _transient(prepared: Prepared) -> list[str]:
-    """Return the variables that no checkpoint holds and that loading the model sets."""
-    plan = plan_restore(
-        prepared.whole, needed_variables(prepared), prepared.values, declared=prepared.model.declared,
-        restore_op=prepared.model.saver.restore_op if prepared.model.saver else None, renames=prepared.options.map,
-    )  # fmt: skip
-    if not plan.missing:
-        return []
-    index = GraphIndex(prepared.whole.nodes)
-    roots = [name for key in LOCAL_INIT_COLLECTIONS for name in _node_list(prepared.model.collections.get(key))]
-    constants = initial_values(index, [*roots, *init_ops(prepared.model)])
-    return [item.node for item in needed_variables(prepared) if item.name in plan.missing and item.node in constants]
 
 
 def _settle_batch_norm(prepared: Prepared) -> None:
@@ -281,7 +280,8 @@ def with_state(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
     plan = plan_values(prepared) if variable_nodes(prepared.graph) else Plan()
     matches = list(plan.matches.values())
     saved = [SavedVariable(match.variable, match.key, match.part) for match in matches]
-    added = add_saver(prepared.graph, saved)
+    # a Saver without variables would make loaders look for a checkpoint that is not there
+    added = add_saver(prepared.graph, saved) if saved else WithSaver(prepared.graph, None, {}, {})
     model = replace(
         prepared.model, graph=added.graph, saver=added.saver,
         collections=_collections(prepared, added, plan), signatures=_signatures(prepared),
@@ -299,7 +299,7 @@ def _signatures(prepared: Prepared) -> dict[str, Signature]:
     return result
 
 
-def _assets(prepared: Prepared, graph: Graph) -> list:  # type: ignore[type-arg]
+def _assets(prepared: Prepared, graph: Graph) -> list[Asset]:
     kept = {node.name for node in graph.nodes}
     return [asset for asset in prepared.model.assets if TensorName.parse(asset.tensor).node in kept]
 

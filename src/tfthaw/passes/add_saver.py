@@ -44,13 +44,13 @@ class WithSaver:
 
     Attributes:
         graph: The graph with the Saver's nodes behind its own.
-        saver: Where to find them.
+        saver: Where to find them; None where there are no variables to save.
         assigns: variable's node -> the node that restores it.
         snapshots: variable's node -> the tensor that reads it.
     """
 
     graph: Graph
-    saver: Saver
+    saver: Saver | None
     assigns: dict[str, str]
     snapshots: dict[str, str]
 
@@ -60,7 +60,7 @@ def add_saver(graph: Graph, variables: Sequence[SavedVariable], *, scope: str = 
 
     Args:
         graph: A graph that holds the variables' nodes; any older Saver's nodes stay as they are.
-        variables: What to save, and under which keys.
+        variables: What to save, and under which keys; at least one, as SaveV2 refuses to be empty.
         scope: The name scope of the new nodes; a number is added where it is taken.
     """
     index = GraphIndex(graph.nodes)
@@ -99,10 +99,6 @@ class _Building:
         default = self.constant("filename/input", b"model", DType.string)
         filename = self.add("filename", "PlaceholderWithDefault", [default], dict(string))
         prefix = self.add("Const", "PlaceholderWithDefault", [filename], dict(string))
-        if not variables:  # SaveV2 and RestoreV2 refuse to be empty
-            done = self.add("control_dependency", "Identity", [prefix], {"T": DType.string})
-            restore = self.add("restore_all", "NoOp", [], {})
-            return Saver(f"{prefix}:0", f"{done}:0", restore)
         names = [item.key.encode() for item in variables]
         parts = [item.part.encode() for item in variables]
         dtypes = AttrList("type", [self._dtype(item.node) for item in variables])

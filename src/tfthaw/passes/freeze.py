@@ -75,7 +75,10 @@ def refuse_unfrozen(index: GraphIndex, carriers: Carriers) -> None:
         for name, variables in sorted(carriers.mixed.items())
     ]
     if problems:
-        raise UnsupportedError("variables go where they cannot be frozen", problems=problems)
+        raise UnsupportedError(
+            "variables go into functions of the library, which are not converted yet", problems=problems,
+            hint="the values can be taken: convert to checkpoint, safetensors or npz",
+        )  # fmt: skip
 
 
 class _Freezing:
