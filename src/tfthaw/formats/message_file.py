@@ -167,18 +167,23 @@ def _is_saved_model(data: memoryview) -> bool:
     for number, wire, start, end in fields(data, 0, len(data), most=8):
         if number == 1 and wire == VARINT:
             versioned = True
-        elif number == 2 and wire == LENGTH and _is_meta_graph(data, start, end):
+        elif number == 2 and wire == LENGTH and _is_meta_graph(data, start, end, needs_graph=not versioned):
             return True
     return versioned
 
 
-def _is_meta_graph(data: memoryview, start: int, end: int) -> bool:
+def _is_meta_graph(data: memoryview, start: int, end: int, *, needs_graph: bool = False) -> bool:
+    """Whether there is a graph, or else, unless one is needed, something that only a MetaGraphDef has."""
     seen = False
-    for number, _, inner, inner_end in fields(data, start, end, most=16):
+    for number, wire, inner, inner_end in fields(data, start, end, most=16):
         if number == 2:
-            return inner == inner_end or _is_graph(data, inner, inner_end)
-        seen = seen or number in (1, 3, 5, 7)
-    return seen
+            return (inner == inner_end and not needs_graph) or _is_graph(data, inner, inner_end)
+        if number == 1 and wire == LENGTH:
+            # field 1 of meta_info_def is a string, as is the first field of a node in a GraphDef: look at the others
+            facts = fields(data, inner, inner_end, most=4)
+            seen = seen or any(fact > 1 and first < last for fact, _, first, last in facts)
+        seen = seen or number in (3, 5, 7)
+    return seen and not needs_graph
 
 
 def _is_graph(data: memoryview, start: int, end: int) -> bool:
