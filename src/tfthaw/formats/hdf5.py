@@ -31,7 +31,7 @@ from tfthaw._files import CHUNK_BYTES, Bytes, FileSlice
 from tfthaw._optional import require
 from tfthaw.dtypes import DType
 from tfthaw.errors import FormatError, LimitError, TfthawError, TruncatedError, UnsafePathError, UnsupportedError
-from tfthaw.formats.slice_file import SliceFile
+from tfthaw.formats.hdf5_guard import REFERENCE_BYTES, GuardedFile, check_attribute, check_references, check_superblock
 from tfthaw.limits import DEFAULT_LIMITS, Limits
 from tfthaw.tensors import Array, FileTensor, LazyTensor, Tensor, as_bytes
 
@@ -41,10 +41,6 @@ _FILTERS = frozenset({1, 2, 3, 32000})
 # A dataset that was never written takes no storage and reads as its fill value; small ones are harmless.
 _FREE_BYTES = 1 << 20
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_HEAP_SIGNATURE = b"GCOL"
-
-_VARIABLE_LENGTH_BYTES = 16  # what a string of variable length takes in its dataset: length and heap reference
 
 
 @contextlib.contextmanager
@@ -62,64 +58,9 @@ def open_hdf5(part: FileSlice) -> Iterator[Any]:
         FormatError: It is no HDF5 file, or HDF5 refused something that was asked of it inside the block.
     """
     h5py = require("h5py", extra="keras", purpose="read HDF5 files")
-    _check_superblock(part)
-    with hdf5_errors(part), h5py.File(_GuardedFile(part), "r") as file:
+    check_superblock(part)
+    with hdf5_errors(part), h5py.File(GuardedFile(part), "r") as file:
         yield file
-
-
-class _GuardedFile(SliceFile):
-    """The file object that HDF5 reads through.
-
-    HDF5 1.14 walks a global heap (the place of text of variable length) by the sizes in it, and turns for ever on a size
-    of 0. Such a heap loses its signature here, and HDF5 refuses it.
-
-        | bytes | of a heap                | bytes | of an object in it                          |
-        | ----- | ------------------------ | ----- | ------------------------------------------- |
-        | 4     | `GCOL`                   | 2     | index; 0 is the free space at the end       |
-        | 4     | version 1, reserved      | 6     | reference count, reserved                   |
-        | 8     | size of the whole        | 8     | size, without this header but for index 0   |
-        |       |                          | size  | the bytes, padded to a multiple of 8        |
-    """
-
-    def readinto(self, buffer: Any) -> int:  # docstring inherited
-        count = super().readinto(buffer)
-        data = memoryview(buffer).cast("B")
-        if data[:4] == _HEAP_SIGNATURE and not _heap_ends(data):
-            data[:4] = b"\0" * 4
-        return count
-
-
-def _heap_ends(data: memoryview) -> bool:
-    """Whether walking the objects of a global heap, or as much of it as was read, comes to an end."""
-    position, end = 16, min(len(data), int.from_bytes(data[8:16], "little"))
-    while position + 16 <= end:
-        index, size = int.from_bytes(data[position : position + 2], "little"), data[position + 8 : position + 16]
-        length = int.from_bytes(size, "little")
-        step = 16 + (length + 7) // 8 * 8 if index else length
-        if step < 16 or step > 1 << 62:  # it stands still, or its address wraps around
-            return False
-        position += step
-    return True
-
-
-def _check_superblock(part: FileSlice) -> None:
-    """Find the superblock, which may follow a block of the user's own, and hold that its sizes have 8 bytes.
-
-    Raises:
-        FormatError: There is none.
-        UnsupportedError: The file was made for other sizes; neither Keras nor h5py does that.
-    """
-    offset = 0
-    while offset + 16 <= part.length:
-        head = part.file.read(part.offset + offset, 16)
-        if head[:8] == _SIGNATURE:
-            widths = head[13:15] if head[8] < 2 else head[9:11]
-            if widths != b"\x08\x08":
-                raise UnsupportedError(f"its addresses and sizes have {widths[0]} and {widths[1]} bytes, not 8",
-                                       path=part.file.path, where="superblock")  # fmt: skip
-            return
-        offset = offset * 2 or 512
-    raise FormatError("it has no HDF5 signature", path=part.file.path)
 
 
 @contextlib.contextmanager
@@ -233,6 +174,9 @@ def _texts(node: Any, name: str, part: FileSlice) -> list[str]:
     if size * max(1, attribute.dtype.itemsize) > part.length:
         raise LimitError(f"it claims {size} elements, more than the file has bytes", path=part.file.path,
                          where=f"attribute {name!r}")  # fmt: skip
+    if attribute.dtype.kind == "O":
+        h5py = require("h5py", extra="keras", purpose="read HDF5 files")
+        check_attribute(part, h5py.h5o.get_info(node.id).addr, name)
     value = node.attrs[name]
     values = value.reshape(-1).tolist() if isinstance(value, np.ndarray) else [value]
     if not all(isinstance(item, (str, bytes)) for item in values):
@@ -316,10 +260,15 @@ def _tensor(h5py: Any, dataset: Any, name: str, part: FileSlice, limits: Limits)
         reason = f"HDF5 filter {min(foreign)} is not known here" if foreign else f"{stored} has no TensorFlow type"
         return _unreadable(reason, dataset.shape or (), name, part)
     shape = tuple(int(extent) for extent in dataset.shape)
-    itemsize = _VARIABLE_LENGTH_BYTES if stored.kind == "O" else stored.itemsize
+    itemsize = REFERENCE_BYTES if stored.kind == "O" else stored.itemsize
     _check_claims(math.prod(shape) * itemsize, storage, name, part, limits)
     if dtype is DType.string:
-        return LazyTensor(dtype, shape, lambda: _strings(part, name, shape))
+        references = None
+        if stored.kind == "O" and math.prod(shape):
+            if storage.offset is None:  # compressed references could not be compared with anything
+                return _unreadable("strings of variable length must lie contiguous to be read", shape, name, part)
+            references = part.file.slice(part.offset + storage.offset, storage.nbytes)
+        return LazyTensor(dtype, shape, lambda: _strings(part, name, references, shape))
     # equal types: HDF5 can also say byte order, padding and precision that numpy's name for the type hides
     is_plain = dtype is DType.bfloat16 or h5py.h5t.py_create(dtype.numpy, logical=True).equal(dataset.get_type())
     if storage.offset is None or not is_plain:
@@ -383,29 +332,13 @@ def _unreadable(reason: str, shape: Sequence[int], name: str, part: FileSlice) -
     return LazyTensor(DType.invalid, tuple(int(extent) for extent in shape), refuse)
 
 
-def _strings(part: FileSlice, name: str, shape: tuple[int, ...]) -> Array:
-    """Return a dataset of strings as an object array of bytes.
-
-    Elements of variable length are references, and any number of them may point to the same bytes: few of them are read
-    at a time, and together they may not have more bytes than the file.
-    """
+def _strings(part: FileSlice, name: str, references: FileSlice | None, shape: tuple[int, ...]) -> Array:
+    """Return a dataset of strings as an object array of bytes."""
+    if references is not None:
+        check_references(references.view(), part, f"dataset {name!r}")
     result = np.empty(shape, object)
     with open_hdf5(part) as file, hdf5_errors(part, f"dataset {name!r}"):
-        dataset = file[name]
-        if dataset.dtype.kind == "S" or not shape or not result.size:
-            values = np.asarray(dataset[...], dtype=object)
-            result[...] = np.frompyfunc(_as_bytes, 1, 1)(values)
-            return result
-        total, batch = 0, max(1, min(4096, (64 << 20) // part.length))
-        for index in np.ndindex(shape[:-1]):
-            for start in range(0, shape[-1], batch):
-                place = (*index, slice(start, start + batch))
-                values = np.frompyfunc(_as_bytes, 1, 1)(dataset[place])
-                result[place] = values
-                total += sum(map(len, values))
-                if total > part.length:
-                    raise LimitError("its strings have more bytes than the file", path=part.file.path,
-                                     where=f"dataset {name!r}")  # fmt: skip
+        result[...] = np.frompyfunc(_as_bytes, 1, 1)(np.asarray(file[name][...], dtype=object))
     return result
 
 

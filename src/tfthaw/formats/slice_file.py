@@ -6,6 +6,7 @@ archive. It is not a buffer: each read is one system call, which is what readers
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import Any
@@ -42,11 +43,11 @@ class SliceFile(io.RawIOBase):
         """Move to a position; one past the end is allowed and reads nothing.
 
         Raises:
-            ValueError: The position is before the start, as for any Python file.
+            OSError: The position is before the start, as for any file; `zipfile` relies on it.
         """
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.slice.length}[whence]
         if base + offset < 0:
-            raise ValueError(f"negative position {base + offset}")
+            raise OSError(errno.EINVAL, f"negative position {base + offset}")
         self._position = base + offset
         return self._position
 
