@@ -150,7 +150,10 @@ class _AnonymousMemory:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONWARNINGS": "ignore"}
+    # TensorFlow's modules were compiled when it was installed; without compiled ones of its own, tfthaw would pay anew
+    # in every run
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONWARNINGS": "ignore"}
 
 
 def _remove(path: Path | None) -> None:
