@@ -59,6 +59,8 @@ class SourceFile:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise _os_error(error, self.path, "read") from error
+        except ValueError as error:
+            raise NotFoundError(f"{self.path!r} is no path: it has a NUL") from error
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             self.close()

@@ -120,6 +120,8 @@ def test_missing_files_and_directories_are_refused(tmp_path):
         read_graph_def(tmp_path / "none.pb")
     with pytest.raises(FormatError, match="found a directory"):
         read_graph_def(tmp_path)
+    with pytest.raises(NotFoundError, match="it has a NUL"):
+        read_graph_def("a\0b")
 
 
 def test_large_texts_are_bounded(tmp_path):

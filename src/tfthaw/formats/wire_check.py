@@ -119,7 +119,7 @@ def skip_value(data: memoryview, key: int, position: int, end: int, max_depth: i
         if not groups:
             return position
         start = position
-        key, position = read_key(data, position, end)
+        key, position = read_varint(data, position, end)  # protobuf, too, does not look at numbers in unknown groups
         if key & 7 == GROUP:
             groups.append(key >> 3)
             if len(groups) > max_depth:
