@@ -99,7 +99,7 @@ class SourceFile:
         Raises:
             TruncatedError: The file ended before the buffer was full.
         """
-        view = memoryview(buffer)
+        view = buffer.data
         while view:
             try:
                 count = os.preadv(self._fd, [view], offset)
