@@ -52,11 +52,14 @@ class Sample:
 
     Attributes:
         seconds: Wall time of the process, or what it measured itself.
+        cpu_seconds: Time on a CPU, user and system, of the whole process; far from `seconds`, it tells of waiting or of
+            several threads.
         rss_mb: Peak resident memory in MB (10^6 bytes); pages of mapped files that it touched count.
         anon_mb: Peak anonymous memory in MB, sampled, so that a peak of a few milliseconds can be missed.
     """
 
     seconds: float
+    cpu_seconds: float
     rss_mb: float
     anon_mb: float
 
@@ -72,6 +75,11 @@ class Measurement:
     def seconds(self) -> float:
         """The median."""
         return statistics.median(sample.seconds for sample in self.samples)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The median of the time on a CPU."""
+        return statistics.median(sample.cpu_seconds for sample in self.samples)
 
     @property
     def rss_mb(self) -> float:
@@ -120,7 +128,7 @@ def run(command: Command) -> Sample:
             raise MeasurementError(f"`{command.title}`: exit {process.returncode}: {lines[-1]}")
         if command.in_process:
             seconds = json.load(stdout)["seconds"]
-    return Sample(seconds, usage.ru_maxrss * 1024 / 1e6, anon_bytes / 1e6)
+    return Sample(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6, anon_bytes / 1e6)
 
 
 class _AnonymousMemory:

@@ -11,14 +11,14 @@ from pathlib import Path
 from benchmarks.measure import Measurement
 from benchmarks.rows import Row
 
-HEADER = """| work | command | median s | peak RSS MB | peak anonymous MB | ours / it | bar | |
-| --- | --- | --: | --: | --: | --: | --- | --- |"""
+HEADER = """| work | command | median s | CPU s | peak RSS MB | peak anonymous MB | ours / it | bar | |
+| --- | --- | --: | --: | --: | --: | --: | --- | --- |"""
 
 NOTES = """\
 Every row: one warm-up, then the commands in turns; medians of time, largest peaks of memory. Commands are whole
-processes; work marked "in process" is timed inside of it, without the start. Peak RSS is what `wait4` says and what
-the bars compare: it counts touched pages of mapped files too. Anonymous memory is sampled every 10 ms and shown beside
-it. MB is 10^6 bytes."""
+processes; work marked "in process" is timed inside of it, without the start. CPU time is the whole process's. Peak RSS
+is what `wait4` says and what the bars compare: it counts touched pages of mapped files too. Anonymous memory is sampled
+every 10 ms and shown beside it. MB is 10^6 bytes."""
 
 
 @dataclass
@@ -82,14 +82,14 @@ def _lines(outcome: Outcome) -> list[str]:
         work = outcome.row.work if ours is None else ""
         lines.append(_line(work, reference, "" if ratio is None else f"{ratio:.3g}", shown, verdict))
     for failure in outcome.failures:
-        lines.append(f"| {outcome.row.work} | {failure.replace('|', '/')} | | | | | | NOT MEASURED |")
+        lines.append(f"| {outcome.row.work} | {failure.replace('|', '/')} | | | | | | | NOT MEASURED |")
     return lines
 
 
 def _line(work: str, measured: Measurement, ratio: str, bar: str, verdict: str) -> str:
     return (
-        f"| {work} | {measured.command.title} | {measured.seconds:.3g} | {measured.rss_mb:.0f} "
-        f"| {measured.anon_mb:.0f} | {ratio} | {bar} | {verdict} |"
+        f"| {work} | {measured.command.title} | {measured.seconds:.3g} | {measured.cpu_seconds:.3g} "
+        f"| {measured.rss_mb:.0f} | {measured.anon_mb:.0f} | {ratio} | {bar} | {verdict} |"
     )
 
 
