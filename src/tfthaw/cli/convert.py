@@ -16,8 +16,9 @@ from tfthaw.cli.rendering import (
     print_table,
     progress_bar,
 )
-from tfthaw.conversion import ConversionResult, convert
+from tfthaw.conversion.converting import convert
 from tfthaw.conversion.options import WRITABLE_FORMATS
+from tfthaw.conversion.result import ConversionResult
 from tfthaw.conversion.selection import rank_outputs
 from tfthaw.errors import NotFoundError, UsageError
 from tfthaw.serde.artifacts import open_artifact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,8 +30,9 @@ _NEVER_OUTPUTS = frozenset({
     "ShardedFilename", "HashTable", "HashTableV2", "VarIsInitializedOp", "IsVariableInitialized", "ScalarSummary",
     "HistogramSummary", "ImageSummary", "MergeSummary", "TensorSummary", "TensorSummaryV2", "StringJoin",
 })  # fmt: skip
-_LIKELY_OUTPUTS = ("softmax", "sigmoid", "predictions", "probabilities", "output", "logits", "prob", "detection", "embedding",
-                   "scores", "classes", "argmax")  # fmt: skip
+_LIKELY_OUTPUTS = re.compile(
+    "softmax|sigmoid|prediction|probabilities|output|logits|prob|detection|embedding|scores|classes|argmax", re.IGNORECASE
+)
 _TRAINING_SCOPES = ("gradients", "save", "save_1", "report_uninitialized", "init", "train", "adam", "optimizer", "training")
 
 
@@ -189,17 +191,17 @@ def rank_outputs(graph: Graph) -> list[Candidate]:
         users = [user for user, position in index.consumers(node.name) if not user.inputs[position].startswith("^")]
         model_users = [user for user in users if not _is_training(user.name)]
         if model_users:
-            likely = [word for word in _LIKELY_OUTPUTS if word in node.name.rsplit("/", 1)[-1].lower()]
+            likely = _LIKELY_OUTPUTS.search(node.name, node.name.rfind("/") + 1)
             if not likely or node.name not in from_inputs:
                 continue
-            score, reason = 20, f"named like an output ({likely[0]})"
+            score, reason = 20, f"named like an output ({likely[0].lower()})"
         elif users:
             score, reason = 40, "only training uses it"
         else:
             score, reason = 50, "nothing uses it"
         if node.name in from_inputs:
             score, reason = score + 30, f"{reason}, computed from the inputs"
-        if any(word in f"{node.name} {node.op}".lower() for word in _LIKELY_OUTPUTS):
+        if _LIKELY_OUTPUTS.search(node.name) or _LIKELY_OUTPUTS.search(node.op):
             score += 10
         found.append(Candidate(TensorName(node.name, 0), node.op, score, reason))
     return sorted(found, key=lambda item: -item.score)

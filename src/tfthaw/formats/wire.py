@@ -89,8 +89,15 @@ class Contents(Mapping[bytes, Payload]):
     def __init__(self, *known: Mapping[bytes, Payload]) -> None:
         self._new_token = _Tokens()
         self._payloads: dict[bytes, Payload] = {}
+        self._adopted: dict[int, Mapping[bytes, Payload]] = {}
         for contents in known:
-            self._payloads.update(contents)
+            self.adopt(contents)
+
+    def adopt(self, known: Mapping[bytes, Payload]) -> None:
+        """Take in the contents of a message that was read, whose tokens stay valid; a second time costs nothing."""
+        if known and id(known) not in self._adopted:
+            self._adopted[id(known)] = known  # held, so that the id stays its own
+            self._payloads.update(known)
 
     def add(self, payload: Payload) -> bytes:
         """Return a new token, to be put into a `tensor_content` in place of the payload."""

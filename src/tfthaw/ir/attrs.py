@@ -17,6 +17,7 @@ Source: attr_value.proto of TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -55,7 +56,7 @@ class FunctionName:
     """
 
     name: str
-    attrs: dict[str, Attr] = field(default_factory=dict)
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
     opaque: bytes = b""
 
 

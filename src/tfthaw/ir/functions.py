@@ -5,6 +5,7 @@ Source: function.proto and op_def.proto of TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tfthaw.ir.attrs import Attr
@@ -33,7 +34,7 @@ class Function:
     outputs: list[str] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     returns: dict[str, str] = field(default_factory=dict)
-    attrs: dict[str, Attr] = field(default_factory=dict)
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
     signature: bytes = b""
     opaque: bytes = b""
 

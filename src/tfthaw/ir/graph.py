@@ -121,10 +121,12 @@ class GraphIndex:
     def consumers(self, name: str) -> list[tuple[Node, int]]:
         """Return the nodes that use a node, each with the position of the input that does."""
         if self._consumers is None:
-            self._consumers = {}
+            users: dict[str, list[tuple[Node, int]]] = {}
             for node in self.nodes.values():
                 for position, text in enumerate(node.inputs):
-                    self._consumers.setdefault(TensorName.parse(text).node, []).append((node, position))
+                    source = text[1:] if text[:1] == "^" else text.partition(":")[0]
+                    users.setdefault(source, []).append((node, position))
+            self._consumers = users
         return self._consumers.get(name, [])
 
     def reach(self, names: Iterable[str], *, through_control: bool = True, stop: Iterable[str] = ()) -> set[str]:
@@ -146,9 +148,14 @@ class GraphIndex:
             if name in halted:
                 continue
             for text in self.nodes[name].inputs:
-                source = TensorName.parse(text)
-                if source.node not in seen and source.node in self.nodes and (through_control or not source.is_control):
-                    waiting.append(source.node)
+                if text[:1] != "^":
+                    source = text.partition(":")[0]
+                elif through_control:
+                    source = text[1:]
+                else:
+                    continue
+                if source not in seen and source in self.nodes:
+                    waiting.append(source)
         return seen
 
     def descend(self, names: Iterable[str]) -> set[str]:

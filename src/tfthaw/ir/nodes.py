@@ -5,6 +5,7 @@ Source: node_def.proto of TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tfthaw.dtypes import DType
@@ -29,7 +30,7 @@ class Node:
     op: str
     inputs: list[str] = field(default_factory=list)
     device: str = ""
-    attrs: dict[str, Attr] = field(default_factory=dict)
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
     opaque: bytes = b""
 
     def dtype(self, attr: str) -> DType | None:

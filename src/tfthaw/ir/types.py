@@ -21,18 +21,21 @@ def output_dtype(node: Node, output: int) -> DType | None:
     history = op_history(node.op)
     if history is None:
         return None
+    # a graph may leave out attrs that have their default, and old graphs lack attrs that came later
+    attrs = {attr.name: attr.default for attr in history.attrs} | dict(node.attrs)
     here = 0
     for argument in history.outputs:
         if argument.type_list_attr:
-            value = node.attrs.get(argument.type_list_attr)
+            value = attrs.get(argument.type_list_attr)
             dtypes = [item for item in value.items if isinstance(item, DType)] if isinstance(value, AttrList) else []
             if here <= output < here + len(dtypes):
                 return dtypes[output - here]
             here += len(dtypes)
             continue
-        count = node.attrs.get(argument.number_attr) if argument.number_attr else 1
+        count = attrs.get(argument.number_attr) if argument.number_attr else 1
         count = count if isinstance(count, int) else 1
         if here <= output < here + count:
-            return argument.dtype if argument.dtype is not None else node.dtype(argument.type_attr or "")
+            dtype = argument.dtype if argument.dtype is not None else attrs.get(argument.type_attr or "")
+            return dtype if isinstance(dtype, DType) else None
         here += count
     return None

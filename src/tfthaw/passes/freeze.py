@@ -109,7 +109,7 @@ class _Freezing:
         """Return what stands in the place of a node that reads a variable."""
         if node.op in REF_QUESTIONS or node.op == "VarIsInitializedOp":
             # the control input keeps the answer in the loop or cond where the question was asked
-            inputs = [f"^{TensorName.parse(node.inputs[0]).node}", *(text for text in node.inputs if text[0] == "^")]
+            inputs = [f"^{TensorName.parse(node.inputs[0]).node}", *(text for text in node.inputs if text[:1] == "^")]
             attrs: dict[str, Attr] = {"dtype": DType.bool, "value": ArrayTensor(np.array(True))}
             return [Node(node.name, "Const", list(dict.fromkeys(inputs)), node.device, attrs, node.opaque)]
         if node.op in ("ReadVariableOp", "DisableCopyOnRead"):

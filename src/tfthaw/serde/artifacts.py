@@ -195,15 +195,18 @@ class Artifact:
     def _only_model(self) -> Model:
         file = self._file
         if self.located.format == "graph-def":
-            return model_from_graph_def(file.message, file.contents)
-        model = model_from_proto(file.message, file.contents)
-        model.values = self.variables
+            model = model_from_graph_def(file.message, file.contents)
+        else:
+            model = model_from_proto(file.message, file.contents)
+            model.values = self.variables
+        model.notes += file.notes
         return model
 
     def _saved_model(self, position: int) -> Model:
         message = self._file.message.meta_graphs[position]
         model = model_from_proto(message, self._file.contents)
         model.values = self.variables
+        model.notes += self._file.notes
         if self._directory is not None:
             sources = asset_paths(message, self._directory)
             for asset in model.assets:

@@ -5,7 +5,7 @@ Source: attr_value.proto and tensor_shape.proto of TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tfthaw import proto
@@ -80,10 +80,9 @@ class AttrReader:
             return OpaqueAttr(proto.serialize(value))
         return self._readers[kind](value)
 
-    def read_all(self, values: Any) -> dict[str, Attr]:
-        """Return the attrs of a map of AttrValues, sorted by name as TensorFlow prints them."""
-        read = self.read
-        return {name: read(values[name]) for name in sorted(values)}
+    def read_all(self, values: Any) -> MessageAttrs:
+        """Return the attrs of a map of AttrValues, each read when it is asked for."""
+        return MessageAttrs(values, self)
 
     def _list(self, value: Any) -> Attr:
         kinds = [kind for kind in _LIST_KINDS if len(getattr(value, kind))]
@@ -108,6 +107,62 @@ class AttrReader:
         return FunctionName(value.name, self.read_all(value.attr), opaque)
 
 
+class MessageAttrs(Mapping[str, Attr]):
+    """The attrs of one node as its message has them.
+
+    Most attrs of a large graph are never looked at; those go from message to message untouched.
+
+    Attributes:
+        message: The map of AttrValues; it must not be changed.
+        payloads: The bytes that its tokens stand for.
+    """
+
+    __slots__ = ("_read", "_reader", "message")
+
+    def __init__(self, message: Any, reader: AttrReader) -> None:
+        self.message = message
+        self._reader = reader
+        self._read: dict[str, Attr] = {}
+
+    @property
+    def payloads(self) -> Payloads:
+        """The bytes that tokens in the message stand for."""
+        return self._reader.payloads
+
+    def __getitem__(self, name: str) -> Attr:
+        value = self._read.get(name)
+        if value is None:
+            if name not in self.message:  # asking the message for a name would add it
+                raise KeyError(name)
+            value = self._read[name] = self._reader.read(self.message[name])
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.message
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.message))
+
+    def __len__(self) -> int:
+        return len(self.message)
+
+
+def attrs_to_proto(attrs: Mapping[str, Attr], target: Any, contents: Contents) -> None:
+    """Write attrs into an empty map of AttrValues.
+
+    Args:
+        attrs: The attrs by name.
+        target: The map to fill.
+        contents: Takes the values that are too large for a message.
+    """
+    if isinstance(attrs, MessageAttrs):
+        contents.adopt(attrs.payloads)
+        target.MergeFrom(attrs.message)
+        return
+    for name, attr in attrs.items():
+        attr_to_proto(attr, target[name], contents)
+
+
 def attr_to_proto(attr: Attr, target: Any, contents: Contents) -> None:
     """Write an attr into an empty AttrValue.
 
@@ -124,8 +179,7 @@ def _write_function(value: FunctionName, target: Any, contents: Contents) -> Non
     if value.opaque:
         target.MergeFromString(value.opaque)
     target.name = value.name
-    for name, attr in value.attrs.items():
-        attr_to_proto(attr, target.attr[name], contents)
+    attrs_to_proto(value.attrs, target.attr, contents)
 
 
 def _write_list(value: AttrList, target: Any, contents: Contents) -> None:
@@ -169,7 +223,7 @@ def shape_from_proto(message: Any, *, careful: bool = True) -> Shape:
     """Return the shape of a TensorShapeProto."""
     dims = message.dim
     opaque = b""
-    if careful and (proto.has_unknown_fields(message) or (message.unknown_rank and len(dims))):
+    if careful and (has_unknown_inside(message) or (message.unknown_rank and len(dims))):
         opaque = rest_of(message)
     if message.unknown_rank:
         return Shape(None, opaque=opaque)

@@ -13,7 +13,7 @@ from tfthaw.formats.wire import Contents
 from tfthaw.ir.functions import Function, Gradient
 from tfthaw.ir.graph import Graph, Versions
 from tfthaw.ir.nodes import Node
-from tfthaw.serde.attrs import AttrReader, attr_to_proto, has_unknown_inside, rest_of
+from tfthaw.serde.attrs import AttrReader, attrs_to_proto, has_unknown_inside, rest_of
 from tfthaw.serde.tensors import Payloads
 
 
@@ -88,9 +88,7 @@ def _node_to_proto(node: Node, target: Any, contents: Contents) -> None:
     target.op = node.op
     target.input.extend(node.inputs)
     target.device = node.device
-    attrs = target.attr
-    for name, value in node.attrs.items():
-        attr_to_proto(value, attrs[name], contents)
+    attrs_to_proto(node.attrs, target.attr, contents)
 
 
 def _versions(message: Any) -> Versions:
@@ -110,21 +108,22 @@ def _function(message: Any, reader: AttrReader) -> Function:
         returns={name: message.ret[name] for name in sorted(message.ret)},
         attrs=reader.read_all(message.attr),
         signature=proto.serialize(signature),
-        opaque=rest_of(message, "signature", "node_def", "ret", "attr"),
+        # an empty signature can only be told from none by what is opaque
+        opaque=rest_of(message, "node_def", "ret", "attr", *(("signature",) if signature.ByteSize() else ())),
     )
 
 
 def _function_to_proto(function: Function, target: Any, contents: Contents) -> None:
     target.MergeFromString(function.opaque)
-    target.signature.SetInParent()
-    target.signature.MergeFromString(function.signature)
-    target.signature.name = function.name
+    if function.name or function.signature:
+        target.signature.SetInParent()
+        target.signature.MergeFromString(function.signature)
+        target.signature.name = function.name
     for node in function.nodes:
         _node_to_proto(node, target.node_def.add(), contents)
     for name, text in function.returns.items():
         target.ret[name] = text
-    for name, value in function.attrs.items():
-        attr_to_proto(value, target.attr[name], contents)
+    attrs_to_proto(function.attrs, target.attr, contents)
 
 
 def _gradient(message: Any) -> Gradient:

@@ -11,6 +11,7 @@ from typing import Any
 from tfthaw import proto
 from tfthaw.dtypes import DType
 from tfthaw.formats.wire import Contents
+from tfthaw.ir.graph import Graph
 from tfthaw.ir.model import Asset, Collection, Model, Producer, Saver
 from tfthaw.ir.signatures import Signature, SignatureTensor
 from tfthaw.ir.variables import VariableDeclaration
@@ -18,9 +19,7 @@ from tfthaw.serde.attrs import rest_of, shape_from_proto, shape_to_proto
 from tfthaw.serde.graphs import graph_from_proto, graph_to_proto
 from tfthaw.serde.tensors import Payloads
 
-_MODELLED = (
-    "graph_def", "saver_def", "collection_def", "signature_def", "asset_file_def", "object_graph_def"
-)  # fmt: skip
+_MODELLED = ("saver_def", "collection_def", "signature_def", "asset_file_def", "object_graph_def")
 _COLLECTION_KINDS = {"node_list": "node", "bytes_list": "bytes", "int64_list": "int64", "float_list": "float"}
 VARIABLE_COLLECTIONS = (
     "variables", "trainable_variables", "local_variables", "model_variables", "moving_average_variables",
@@ -57,7 +56,9 @@ def model_from_proto(message: Any, payloads: Payloads | None = None) -> Model:
     model.declared = _declarations(model.collections)
     if message.HasField("object_graph_def"):
         model.object_graph = proto.serialize(message.object_graph_def)
-    model.opaque = rest_of(message, *_MODELLED)
+    # a graph that is there and empty is no graph either, and only the opaque rest can tell it from none
+    is_empty = message.HasField("graph_def") and message.graph_def.ByteSize() == 0
+    model.opaque = rest_of(message, *_MODELLED, *(() if is_empty else ("graph_def",)))
     if not message.HasField("graph_def"):
         model.notes.append("the MetaGraph has no graph")
     return model
@@ -82,7 +83,7 @@ def model_to_proto(model: Model, contents: Contents, target: Any = None) -> Any:
     if tuple(info.tags) != model.tags:
         del info.tags[:]
         info.tags.extend(model.tags)
-    if model.graph.nodes or model.graph.versions is not None or model.graph.functions:
+    if model.graph != Graph():
         graph_to_proto(model.graph, contents, message.graph_def)
     if model.saver is not None:
         _saver_to_proto(model.saver, message.saver_def)
@@ -93,7 +94,8 @@ def model_to_proto(model: Model, contents: Contents, target: Any = None) -> Any:
     for asset in model.assets:
         entry = message.asset_file_def.add()
         entry.MergeFromString(asset.opaque)
-        entry.tensor_info.name = asset.tensor
+        if asset.tensor:  # a sparse or composite tensor has no name of its own
+            entry.tensor_info.name = asset.tensor
         entry.filename = asset.filename
     if model.object_graph is not None:
         message.object_graph_def.SetInParent()
