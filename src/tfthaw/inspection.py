@@ -161,7 +161,7 @@ def _signature(signature: Signature) -> dict[str, Any]:
     document: dict[str, Any] = {"method": signature.method}
     for part, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
         document[part] = {
-            name: {"tensor": entry.tensor, "dtype": entry.dtype.name, "shape": _shape(entry.shape)}
+            name: {"tensor": entry.tensor, "dtype": entry.dtype.name if entry.dtype else None, "shape": _shape(entry.shape)}
             for name, entry in tensors.items()
         }
     return document

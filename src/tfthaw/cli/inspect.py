@@ -93,7 +93,7 @@ def _show_graph(report: Report, most: int) -> None:
 def _show_signature(key: str, signature: dict[str, Any]) -> None:
     heading(f"signature {key} ({signature['method']})")
     rows = [
-        (direction, name, entry["tensor"] or "(composite)", entry["dtype"] + shape_text(entry["shape"]))
+        (direction, name, entry["tensor"] or "(composite)", (entry["dtype"] or "") + shape_text(entry["shape"]))
         for direction, part in (("in", "inputs"), ("out", "outputs"))
         for name, entry in signature[part].items()
     ]
