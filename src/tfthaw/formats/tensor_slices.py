@@ -181,7 +181,7 @@ class TensorSlicesReader(CheckpointReader):
             slice_key = encode_slice_key(key.encode(), extents)
             part = SliceTensor(entry.dtype, place[1], self._tables[number], slice_key, key)
             parts.append(TensorPart(place[0], part))
-        if len(parts) == 1 and parts[0].tensor.shape == entry.shape:
+        if len(parts) == 1 and parts[0].tensor.shape == entry.shape and not any(parts[0].starts):
             return parts[0].tensor
         claimed = sum(part.tensor.size for part in parts)
         stored = sum(table.file.size for table in self._tables)
