@@ -11,8 +11,6 @@ import contextlib
 import errno
 import mmap
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -264,10 +262,10 @@ def new_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
         yield temporary
         _sync_tree(temporary)
         if target.is_dir() and not target.is_symlink():
-            old = target.with_name(f".{target.name}.tfthaw-old-{secrets.token_hex(4)}")
+            old = target.with_name(f".{target.name}.tfthaw-old-{os.urandom(4).hex()}")
             os.rename(target, old)
             os.rename(temporary, target)
-            shutil.rmtree(old)
+            _remove_tree(old)
         else:
             os.replace(temporary, target)
         _sync_directory(target.parent)
@@ -325,14 +323,20 @@ def _writing(target: Path) -> Iterator[None]:
 def _beside(target: Path) -> Iterator[Path]:
     """Name a hidden sibling of target and remove whatever is left of it afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name[:80]}.tfthaw-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = target.with_name(f".{target.name[:80]}.tfthaw-{os.getpid()}-{os.urandom(4).hex()}")
     try:
         yield temporary
     finally:
         if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove_tree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _remove_tree(path: Path) -> None:
+    import shutil  # only here: it brings three compression libraries along, which costs a tenth of a start
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync_tree(root: Path) -> None:

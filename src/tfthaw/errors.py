@@ -24,7 +24,6 @@ Every message reads `path: where: what was expected and found; hint`.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Sequence
 
@@ -125,6 +124,8 @@ class NotFoundError(TfthawError, KeyError):
             path: The artifact.
             where: The place in it.
         """
+        import difflib  # only here: an error may take its time
+
         names = list(known)
         near = difflib.get_close_matches(name, names[:20000], n=3, cutoff=0.6) or names[:3]
         hint = f"near names: {', '.join(near)}" if near else f"it has no {kind} at all"

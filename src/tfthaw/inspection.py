@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfthaw.conversion.options import GRAPH_FORMATS, WEIGHT_FORMATS
-from tfthaw.conversion.selection import rank_outputs
 from tfthaw.dtypes import DType
 from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.ir.attrs import Shape
@@ -234,6 +233,8 @@ def _outlook(report: Report, artifact: Artifact, model: Model | None) -> None:
         else:
             report.cannot_become.append({"format": name, "missing": obstacle[0], "cure": obstacle[1]})
     if model is not None and not report.signatures and report.graph is not None and report.graph.nodes:
+        from tfthaw.conversion.selection import rank_outputs  # a checkpoint needs none of it
+
         likely = [str(item.tensor) for item in rank_outputs(model.graph)[:3]]
         report.notes.append(f"it has no signature; likely outputs: {', '.join(likely) or 'none found'}")
 

@@ -18,8 +18,12 @@ _BAR_BYTES = 64 << 20  # work on less than this is over before a bar could be re
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout; numbers that JSON lacks become null."""
-    print(json.dumps(_plain(document), ensure_ascii=False, indent=2, allow_nan=False))
+    """Print one JSON document on stdout, indented for a terminal; numbers that JSON lacks become null."""
+    indent = 2 if sys.stdout.isatty() else None  # without indent the encoder is the fast one
+    try:
+        print(json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False))
+    except ValueError:  # only then is there a NaN or an infinity to look for
+        print(json.dumps(_plain(document), ensure_ascii=False, indent=indent, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

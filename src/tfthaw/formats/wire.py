@@ -24,7 +24,7 @@ A big content is field 4 of a TensorProto; each message around it has a length i
 from __future__ import annotations
 
 import re
-import secrets
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ _CONTENT = 4  # TensorProto.tensor_content
 
 # A token: mark of this process | nonce of one reader or writer | index. No file can hold one that was not put there by
 # this process, and one whose payload is lost is recognised instead of being written out as if it were a value.
-_MARK = secrets.token_bytes(8)
+_MARK = os.urandom(8)
 _NONCE_BYTES = 16
 _INDEX_BYTES = 8
 TOKEN_BYTES = len(_MARK) + _NONCE_BYTES + _INDEX_BYTES
@@ -286,7 +286,7 @@ class _Tokens:
     """Makes tokens that no other reader or writer makes."""
 
     def __init__(self) -> None:
-        self._prefix = _MARK + secrets.token_bytes(_NONCE_BYTES)
+        self._prefix = _MARK + os.urandom(_NONCE_BYTES)
         self._count = 0
 
     def __call__(self) -> bytes:

@@ -1,6 +1,6 @@
 """Artifacts: files on disk as models and named tensors, read as far as they are asked.
 
-`open_artifact` finds out what a path is. What it holds comes in two views: `variables` (named tensors: a checkpoint's, a
+`open_artifact` finds out what a path is; the reader of a format is imported when that format comes. What it holds comes in two views: `variables` (named tensors: a checkpoint's, a
 weights file's, or those that lie beside a graph) and `model` (the graph with all around it). Both are made on demand.
 """
 
@@ -10,17 +10,13 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfthaw.errors import UnsupportedError, UsageError
 from tfthaw.formats import detect
 from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.formats.graph_def import read_graph_def
-from tfthaw.formats.keras_h5 import KerasH5, read_keras_h5
-from tfthaw.formats.keras_zip import KerasZip, read_keras_zip
 from tfthaw.formats.meta_graph import read_meta_graph
-from tfthaw.formats.npz import read_npz
-from tfthaw.formats.safetensors import read_safetensors
 from tfthaw.formats.saved_model import (
     SavedModelDirectory,
     asset_paths,
@@ -29,13 +25,16 @@ from tfthaw.formats.saved_model import (
     read_saved_model,
 )
 from tfthaw.formats.tensor_bundle import BundleReader
-from tfthaw.formats.tensor_slices import TensorSlicesReader
 from tfthaw.ir.model import Model, Producer
 from tfthaw.ir.signatures import Signature
 from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.limits import DEFAULT_LIMITS, Limits
 from tfthaw.serde.meta_graphs import model_from_graph_def, model_from_proto
 from tfthaw.tensors import Tensor
+
+if TYPE_CHECKING:
+    from tfthaw.formats.keras_h5 import KerasH5
+    from tfthaw.formats.keras_zip import KerasZip
 
 GRAPH_FORMATS = ("saved-model", "meta-graph", "graph-def", "frozen-graph")
 CHECKPOINT_FORMATS = ("checkpoint", "checkpoint-v1")
@@ -60,7 +59,7 @@ class Artifact:
         if self.located.format == "graph-def":
             return "graph-def" if any(node.op in VARIABLE_OPS for node in self.model().graph.walk()) else "frozen-graph"
         if self.located.format == "keras-h5":
-            return self.keras.kind if isinstance(self.keras, KerasH5) else "keras-h5"
+            return str(getattr(self.keras, "kind", "keras-h5"))
         return self.located.format
 
     @property
@@ -97,8 +96,12 @@ class Artifact:
     def keras(self) -> KerasH5 | KerasZip | None:
         """What a Keras file says besides its tensors, or None for other formats."""
         if self.located.format in ("keras-h5", "keras-weights"):
+            from tfthaw.formats.keras_h5 import read_keras_h5
+
             return read_keras_h5(self.located.path, self._limits)
         if self.located.format == "keras-zip":
+            from tfthaw.formats.keras_zip import read_keras_zip
+
             return read_keras_zip(self.located.path, self._limits)
         return None
 
@@ -110,8 +113,12 @@ class Artifact:
         if self.keras is not None:
             return self.keras.tensors
         if self.located.format == "safetensors":
+            from tfthaw.formats.safetensors import read_safetensors
+
             return read_safetensors(self.located.path, self._limits).tensors
         if self.located.format == "npz":
+            from tfthaw.formats.npz import read_npz
+
             return read_npz(self.located.path, self._limits).tensors
         return {}
 
@@ -232,5 +239,7 @@ def open_artifact(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS)
 
 def _open_checkpoint(located: detect.Located, limits: Limits) -> CheckpointReader:
     if located.format == "checkpoint-v1":
+        from tfthaw.formats.tensor_slices import TensorSlicesReader
+
         return TensorSlicesReader(located.path, limits)
     return BundleReader(located.path, limits)
