@@ -22,8 +22,8 @@ from tfthaw.formats.safetensors import read_safetensors, write_safetensors
 from tfthaw.limits import Limits
 from tfthaw.tensors import ArrayTensor, FileTensor, LazyTensor
 
-HOLDS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64",
-         "complex64"]  # fmt: skip
+HOLDS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32",
+         "float64", "complex64"]  # fmt: skip
 ML_HOLDS = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"]
 ONE = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
 
@@ -51,7 +51,9 @@ def put(tmp_path):
 
 arrays = st.dictionaries(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__"),
-    st.sampled_from(HOLDS).flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))),
+    st.sampled_from(HOLDS).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0, max_side=4))
+    ),
     max_size=6,
 )
 

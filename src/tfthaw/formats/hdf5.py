@@ -31,7 +31,14 @@ from tfthaw._files import CHUNK_BYTES, Bytes, FileSlice
 from tfthaw._optional import require
 from tfthaw.dtypes import DType
 from tfthaw.errors import FormatError, LimitError, TfthawError, TruncatedError, UnsafePathError, UnsupportedError
-from tfthaw.formats.hdf5_guard import REFERENCE_BYTES, GuardedFile, check_attribute, check_references, check_superblock
+from tfthaw.formats.hdf5_guard import (
+    REFERENCE_BYTES,
+    GuardedFile,
+    check_attribute,
+    check_chunks,
+    check_references,
+    check_superblock,
+)
 from tfthaw.limits import DEFAULT_LIMITS, Limits
 from tfthaw.tensors import Array, FileTensor, LazyTensor, Tensor, as_bytes
 
@@ -212,6 +219,7 @@ class HDF5Tensor(Tensor):
             FormatError: HDF5 cannot read them; a fletcher32 checksum that does not fit is among the reasons.
         """
         with open_hdf5(self.part) as file, hdf5_errors(self.part, f"dataset {self.name!r}"):
+            check_chunks(file[self.name], self.part, self.name)
             return self._read(file[self.name], ...)
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Bytes]:
@@ -223,6 +231,7 @@ class HDF5Tensor(Tensor):
         rows = max(1, chunk_bytes // row_bytes)
         with open_hdf5(self.part) as file, hdf5_errors(self.part, f"dataset {self.name!r}"):
             dataset = file[self.name]
+            check_chunks(dataset, self.part, self.name)
             for start in range(0, self.shape[0], rows):
                 yield as_bytes(self._read(dataset, slice(start, start + rows)))
 

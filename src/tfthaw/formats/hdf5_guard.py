@@ -1,6 +1,6 @@
 """Checks on an HDF5 file that must come before the HDF5 library sees it.
 
-The library of HDF5 1.14 believes some sizes in a damaged file: it walks a heap by them for ever, or takes four gigabytes
+The library of HDF5 1.14 believes some sizes in a damaged file: it walks a heap by them for ever, or takes gigabytes
 for a text of ten bytes. This module reads the few structures where that happens, by itself, and refuses what cannot be.
 
 It is no reader of HDF5, which `hdf5` is with h5py's help.
@@ -11,6 +11,7 @@ Source: "HDF5 File Format Specification Version 3.0": superblock (II), object he
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +26,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HEAP_SIGNATURE = b"GCOL"
 _CONTINUATION, _ATTRIBUTE = 0x10, 0x0C
 _VARIABLE_LENGTH_CLASS = 9
+_FLETCHER32 = 3
+_COMPRESSIONS = frozenset({1, 32000})  # deflate and lzf
 
 REFERENCE_BYTES = 16
 """A string of variable length in its dataset or attribute: length (4), address of a heap (8), index in it (4)."""
@@ -33,7 +36,7 @@ REFERENCE_BYTES = 16
 class GuardedFile(SliceFile):
     """The file object that HDF5 reads through.
 
-    HDF5 walks a global heap (the place of text of variable length) by the sizes in it, and turns for ever on a size of 0.
+    HDF5 walks a global heap (the place of text of variable length) by the sizes in it, and turns for ever on a zero.
     Such a heap loses its signature here, and HDF5 refuses it.
 
         | bytes | of a heap                | bytes | of an object in it                          |
@@ -111,7 +114,7 @@ def check_references(raw: Bytes, part: FileSlice, where: str) -> None:
 def check_attribute(part: FileSlice, address: int, name: str) -> None:
     """Hold that a text attribute of variable length does not claim more bytes than the file.
 
-    Attributes that do not lie in the object's header, as more than eight of them may in the layout of `libver="latest"`,
+    Attributes outside the header of their object, as more than eight may lie in the layout of `libver="latest"`,
     are not found and not checked.
 
     Args:
@@ -128,6 +131,42 @@ def check_attribute(part: FileSlice, address: int, name: str) -> None:
         found = _attribute_data(message) if kind == _ATTRIBUTE else None
         if found is not None and found[0] == name.encode():
             check_references(np.frombuffer(found[1], np.uint8), part, f"attribute {name!r}")
+
+
+def check_chunks(dataset: Any, part: FileSlice, name: str) -> None:
+    """Hold that every stored chunk of a dataset lies in the file and has bytes that filters can work on.
+
+    HDF5 1.14 crashes on a chunk that is shorter than the checksum that should end it.
+
+    Args:
+        dataset: The open `h5py.Dataset`.
+        part: The range that is the HDF5 file.
+        name: The dataset's path.
+
+    Raises:
+        FormatError: A chunk does not.
+    """
+    if dataset.chunks is None or dataset.size == 0:
+        return
+    chunks: list[Any] = []
+    if hasattr(dataset.id, "chunk_iter"):  # HDF5 1.12.3
+        dataset.id.chunk_iter(chunks.append)
+    else:
+        chunks += [dataset.id.get_chunk_info(index) for index in range(dataset.id.get_num_chunks())]
+    raw_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    plan = dataset.id.get_create_plist()
+    filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
+    for chunk in chunks:
+        # a filter that could not shrink a chunk is left out for it, and marked so
+        used = [number for index, number in enumerate(filters) if not chunk.filter_mask >> index & 1]
+        checksum_bytes = 4 if _FLETCHER32 in used else 0
+        is_packed = not _COMPRESSIONS.isdisjoint(used)
+        is_whole = chunk.size > checksum_bytes if is_packed else chunk.size == raw_bytes + checksum_bytes
+        if not is_whole or chunk.byte_offset is None or chunk.byte_offset + chunk.size > part.length:
+            raise FormatError(
+                f"its chunk at {list(chunk.chunk_offset)} claims {chunk.size} bytes from {chunk.byte_offset} on",
+                path=part.file.path, where=f"dataset {name!r}",
+            )  # fmt: skip
 
 
 def _messages(part: FileSlice, address: int) -> Iterator[tuple[int, bytes]]:
