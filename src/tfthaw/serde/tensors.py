@@ -36,6 +36,7 @@ _LIST_FIELDS = {
     (DType.int32, DType.uint8, DType.int16, DType.int8, DType.uint16, DType.qint8, DType.quint8, DType.qint16,
      DType.quint16, DType.qint32, DType.int4, DType.uint4, DType.int2, DType.uint2), "int_val"
 )  # fmt: skip
+_PAIRED = ("scomplex_val", "dcomplex_val")
 _HALVES = (DType.float16, DType.bfloat16)
 
 
@@ -90,6 +91,8 @@ class ProtoTensor(Tensor):
         if field is None:
             raise UnsupportedError(f"a constant of type {self.dtype.name} is no array")
         values = getattr(self.message, field)
+        if field in _PAIRED and len(values) % 2:
+            raise StructureError(f"{len(values)} numbers are stored, and {self.dtype.name} takes two for each element")
         if self.dtype in _HALVES:
             return np.array(values, np.int64).astype(np.uint16).view(self.dtype.numpy)
         if field == "scomplex_val":
