@@ -25,7 +25,7 @@ JUDGE = Path(__file__).with_name("compat_judge.py")
 ENVIRONMENTS = Path(__file__).parents[1] / ".venv-compat"
 
 VERSIONS = {
-    "2.12": ("3.11", "3.10", "3.9", "3.8"),
+    "2.12": ("3.11", "3.10", "3.9"),
     "2.21": ("3.13", "3.12", "3.11", "3.10"),
 }
 """TensorFlow -> the Pythons that it was built for."""

@@ -3,13 +3,16 @@
     compat_judge.py make names|objects PREFIX       write a checkpoint to convert, with every dtype of this TensorFlow
     compat_judge.py read FORMAT PATH [INPUTS.npz]   print {"tensors": {key: [dtype, shape, sha256]}, "outputs": {...}}
 
-Stands alone and runs on Python 3.8, since TensorFlow 2.12 may be on an old one. It does not know tfthaw.
+Stands alone and runs on Python 3.9, since TensorFlow 2.12 may be on an old one. It does not know tfthaw.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 import os
 import sys
+from typing import Any
 
 os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1", TF_ENABLE_ONEDNN_OPTS="0")
 
@@ -21,6 +24,14 @@ EXAMPLES = 32
 
 OUTPUT = "probabilities"
 
+Facts = list[Any]
+"""Of a tensor: dtype, shape, digest."""
+
+Said = dict[str, dict[str, Any]]
+"""What is printed: tensors and outputs."""
+
+Feeds = dict[str, Any]
+
 DTYPES = (
     "float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
     "uint64", "bool", "complex64", "complex128", "string", "qint8", "quint8", "qint16", "quint16", "qint32",
@@ -28,7 +39,7 @@ DTYPES = (
 )  # fmt: skip
 
 
-def every_dtype():
+def every_dtype() -> dict[str, Any]:
     """Return a name and a tensor for each dtype that this TensorFlow has, and for shapes at the edges."""
     values = {"scalar": tf.constant(3.5), "empty": tf.zeros([0, 4]), "a b/[200]/ü": tf.range(7)}
     counts = np.arange(6).reshape(2, 3) % 2
@@ -46,7 +57,7 @@ def every_dtype():
     return values
 
 
-def make(kind, prefix):
+def make(kind: str, prefix: str) -> None:
     """Write a checkpoint: tensors by name, or an object graph with an optimizer-like tree."""
     if kind == "names":
         values = every_dtype()
@@ -59,15 +70,16 @@ def make(kind, prefix):
     tf.train.Checkpoint(model=model).write(prefix)
 
 
-def tensors(prefix):
+def tensors(prefix: str) -> dict[str, Facts]:
     """Return dtype, shape and digest of every tensor of a checkpoint."""
     reader = tf.train.load_checkpoint(prefix)
     dtypes = reader.get_variable_to_dtype_map()
     return {key: [dtype.name, *facts(reader.get_tensor(key))] for key, dtype in dtypes.items()}
 
 
-def facts(array):
-    array = np.asarray(array)
+def facts(value: Any) -> Facts:
+    """Return shape and digest."""
+    array = np.asarray(value)
     if array.dtype == object:
         encoded = b"".join(b"%d:%s" % (len(item), item) for item in array.reshape(-1))
     else:
@@ -75,7 +87,7 @@ def facts(array):
     return [list(array.shape), hashlib.sha256(encoded).hexdigest()]
 
 
-def read_frozen_graph(path, feeds):
+def read_frozen_graph(path: str, feeds: Feeds) -> Said:
     graph_def = tf.compat.v1.GraphDef()
     with open(path, "rb") as file:
         graph_def.ParseFromString(file.read())
@@ -87,19 +99,19 @@ def read_frozen_graph(path, feeds):
         return {"tensors": {}, "outputs": run(session, feeds)}
 
 
-def read_meta_graph(path, feeds):
+def read_meta_graph(path: str, feeds: Feeds) -> Said:
     prefix = path[: -len(".meta")]
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.train.import_meta_graph(path).restore(session, prefix)
         return {"tensors": tensors(prefix), "outputs": run(session, feeds)}
 
 
-def run(session, feeds):
+def run(session: Any, feeds: Feeds) -> dict[str, Any]:
     result = session.run(OUTPUT + ":0", {name + ":0": value for name, value in feeds.items()})
     return {OUTPUT: result.tolist()}
 
 
-def read_saved_model(path, feeds):
+def read_saved_model(path: str, feeds: Feeds) -> Said:
     model = tf.saved_model.load(path)
     outputs = model.signatures["serving_default"](**{name: tf.constant(value) for name, value in feeds.items()})
     variables = {variable.name.split(":")[0]: [variable.dtype.name.replace("_ref", ""), *facts(variable.numpy())]
@@ -107,7 +119,7 @@ def read_saved_model(path, feeds):
     return {"tensors": variables, "outputs": {name: value.numpy().tolist() for name, value in outputs.items()}}
 
 
-def main():
+def main() -> None:
     verb, kind, path, *rest = sys.argv[1:]
     if verb == "make":
         make(kind, path)

@@ -10,10 +10,11 @@ PROTO = Path(__file__).parents[1] / "src" / "tfthaw" / "proto"
 
 def main() -> int:
     schema = PROTO / "schema"
-    return protoc.main([
+    status: int = protoc.main([
         "protoc", f"-I{schema}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}", "--include_imports",
         f"--descriptor_set_out={PROTO / 'descriptors.bin'}", *(str(path) for path in sorted(schema.glob("*.proto"))),
     ])  # fmt: skip
+    return status
 
 
 if __name__ == "__main__":
