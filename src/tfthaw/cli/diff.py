@@ -105,16 +105,16 @@ def _verdicts(difference: Difference) -> Iterable[tuple[str, str]]:
         if difference.graph.same and difference.constants.same:
             yield "graph", f"{good('same')}, {_count(nodes.equal, 'node')}"
         else:
-            parts = [_counts(nodes, "node"), _counts(difference.graph.functions, "function")]
+            parts = [_counts(nodes, "nodes"), _counts(difference.graph.functions, "functions")]
             if difference.constants.changed:
                 parts.append(f"{_count(len(difference.constants.changed), 'constant')} with another value")
             if difference.graph.versions:
                 parts.append("another version")
-            yield "graph", f"{bad('differs')}: {'; '.join(part for part in parts if part)}"
+            yield "graph", bad("; ".join(part for part in parts if part))
     for title, part in (("signatures", difference.signatures), ("assets", difference.assets)):
         if part is None or (part.same and not part.equal):
             continue
-        yield title, f"{good('same')}, {part.equal}" if part.same else f"{bad('differ')}: {_counts(part, '')}"
+        yield title, f"{good('same')}, {part.equal}" if part.same else bad(_counts(part))
     if difference.object_graph_is_same is not None:
         yield "objects", good("same object graph") if difference.object_graph_is_same else bad("another object graph")
 
@@ -127,14 +127,16 @@ def _tensors_verdict(tensors: TensorDifferences, renamed: int) -> str:
         (len(tensors.changed), "differ"), (len(tensors.equal), "equal"), (renamed, "renamed"),
         (len(tensors.only_in_a), "only in A"), (len(tensors.only_in_b), "only in B"),
     )  # fmt: skip
-    return f"{bad('differ')}: " + ", ".join(f"{count} {what}" for count, what in parts if count)
+    return bad(", ".join(f"{count} {what}" for count, what in parts if count))
 
 
-def _counts(part: Differences, noun: str) -> str:
-    """Return the counts of what differs in a part: `2 nodes differ, 1 only in B`; empty where nothing does."""
+def _counts(part: Differences, noun: str = "") -> str:
+    """Return the counts of what differs in a part: `nodes: 2 differ, 1 only in B`; empty where nothing does."""
     counts = ((len(part.changed), "differ"), (len(part.only_in_a), "only in A"), (len(part.only_in_b), "only in B"))
-    found = [f"{count} {what}" for count, what in counts if count]
-    return f"{noun}s: {', '.join(found)}".removeprefix("s: ") if found else ""
+    if part.same:
+        return ""
+    text = ", ".join(f"{count} {what}" for count, what in (*counts, (part.equal, "equal")) if count)
+    return f"{noun}: {text}" if noun else text
 
 
 def _count(number: int, noun: str) -> str:

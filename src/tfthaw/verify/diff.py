@@ -1,13 +1,15 @@
 """What differs between two artifacts: tensors, graph, signatures, assets.
 
 Tensors are a checkpoint's, a weights file's, those beside a graph, or the weights among a frozen graph's constants;
-each of these compares with each other. Graphs, signatures and assets are compared where both artifacts carry a graph. Not
-compared are collections, the object graph in a SavedModel's message, Keras' JSON of layers, and debug info.
+each of these compares with each other. Graphs, signatures and assets are compared where both artifacts carry a graph.
+Not compared are collections, the object graph in a SavedModel's message, Keras' JSON of layers, and debug info.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +21,7 @@ from tfthaw.errors import UnsupportedError
 from tfthaw.formats.checkpoint_reader import OBJECT_GRAPH_KEY
 from tfthaw.ir.model import Asset, Model
 from tfthaw.ir.variables import VARIABLE_OPS
-from tfthaw.serde.artifacts import Artifact
+from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import Tensor
 from tfthaw.verify.graph_differences import (
     Differences,
@@ -157,7 +159,8 @@ class _Side:
         return {name: Named(name, tensor, self.artifact.path) for name, tensor in tensors.items()}
 
 
-def diff(a: Artifact, b: Artifact, *, tags_a: Sequence[str] | None = None, tags_b: Sequence[str] | None = None,
+def diff(a: Artifact | str | os.PathLike[str], b: Artifact | str | os.PathLike[str], *,
+         tags_a: Sequence[str] | None = None, tags_b: Sequence[str] | None = None,
          progress: Progress | None = None) -> Difference:
     """Compare two artifacts.
 
@@ -165,7 +168,7 @@ def diff(a: Artifact, b: Artifact, *, tags_a: Sequence[str] | None = None, tags_
     those that have no partner of their name, are read once more.
 
     Args:
-        a: The one artifact.
+        a: The one artifact, or its path.
         b: The other.
         tags_a: The tag set of the MetaGraph to take, where A is a SavedModel.
         tags_b: The same for B.
@@ -175,7 +178,16 @@ def diff(a: Artifact, b: Artifact, *, tags_a: Sequence[str] | None = None, tags_
         UnsupportedError: There is nothing that both carry.
         TfthawError: One of them cannot be read.
     """
-    one, other = _Side(a, tags_a), _Side(b, tags_b)
+    with contextlib.ExitStack() as opened:
+        sides = [
+            artifact if isinstance(artifact, Artifact) else opened.enter_context(open_artifact(artifact))
+            for artifact in (a, b)
+        ]
+        return _diff(_Side(sides[0], tags_a), _Side(sides[1], tags_b), progress)
+
+
+def _diff(one: _Side, other: _Side, progress: Progress | None) -> Difference:
+    a, b = one.artifact, other.artifact
     notes: list[str] = []
     both_graphs = a.has_graph and b.has_graph
     found = _compare_tensors(one, other, notes, progress)
