@@ -8,13 +8,15 @@ It takes one wheel of every minor release from PyPI (one at a time on disk, dele
 registry for every OpDef; then it folds all of them into one table. Nothing of TensorFlow's Python is run: the wheel's
 shared libraries are loaded into a process of their own with `dlopen`, which is what makes ops register, and
 `TF_GetAllOpList` of TensorFlow's C API returns them. So a wheel for any Python will do; symbols of another Python's ABI
-that the libraries want at load time are given to them by a stub that `cc` compiles. Two more things come from the
-wheel's generated wrappers (`gen_*_ops.py`), as text: which ops are of `contrib`, and, up to TensorFlow 1.15, OpDefs
-that only another build of the release registers (they end in a serialized OpList).
+that the libraries want at load time are given to them by a stub that `cc` compiles.
 
-It needs Linux on x86-64, pip, `cc` and tfthaw. The answers of the registries are kept in the cache directory, so a
-second run fetches only what is new; a full run takes some ten minutes and 2 GB of disk. tfthaw itself never needs this
-tool: the table is shipped.
+The wheels' generated wrappers (`gen_*_ops.py`) are read too, as text: their place says which ops are of `contrib`, and
+up to TensorFlow 2.0 they end in the OpDefs that they wrap. So the ops are known that only the GPU builds of
+TensorFlow 1 have (`tensorflow-gpu`), which do not load without CUDA. From 2.1 on one wheel serves both.
+
+It needs Linux on x86-64, pip, `cc` and tfthaw. What the registries said is kept in the cache directory, so a second
+run fetches only what is new; a full run takes some ten minutes and 4 GB of disk. tfthaw itself never needs this tool:
+the table is shipped.
 
 Source: op_def.proto and c_api.h of TensorFlow (`TF_GetAllOpList`, `TF_Buffer`), and the wheels themselves.
 """
@@ -75,6 +77,7 @@ CORE_LIBRARIES = ("python/_pywrap_tensorflow.so", "python/_pywrap_tensorflow_int
 # Libraries with ops of their own that TensorFlow loads when a module is imported.
 EXTRA_LIBRARIES = ("contrib/**/*.so", "compiler/**/*_ops.so", "compiler/tf2tensorrt/**/*.so",
                    "lite/experimental/**/*_op.so", "python/ops/*.so", "include/external/**/*_ops.so")  # fmt: skip
+GENERATED = re.compile(r"/gen_\w+\.py$")
 PLATFORMS = ("manylinux1_x86_64", "manylinux2010_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64",
              "manylinux_2_27_x86_64")  # fmt: skip
 
@@ -97,7 +100,7 @@ def unpack(wheel: Path, directory: Path) -> Path:
     """Unpack a wheel's shared libraries and generated wrappers; return the folder of the package."""
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
-            if re.search(r"\.so(\.\d+)*$|/gen_\w+\.py$", name):
+            if GENERATED.search(name) or re.search(r"\.so(\.\d+)*$", name):
                 archive.extract(name, directory)
     # Up to 1.14 and from 2.1 on the folder is `tensorflow`; in between `tensorflow_core`, beside a stub. Before 1.15 a
     # part of the package lies in `*.data/purelib`.
@@ -176,7 +179,7 @@ def _read_registry_of_0_12(library: ctypes.CDLL) -> bytes:
 def registered(package: Path, scratch: Path) -> tuple[Any, Any]:
     """Return the OpLists of an unpacked TensorFlow: what it starts with, and with contrib and the like."""
     outputs = [scratch / "core.oplist", scratch / "everything.oplist"]
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(package), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(package), "TF_CPP_MIN_LOG_LEVEL": "3"}
     missing: set[str] = set()
     skipped: list[str] = []
     while True:
@@ -242,23 +245,44 @@ def _text_op_list(source: str) -> Any:
 
 
 def collect(release: Release, cache: Path) -> tuple[Any, set[str]]:
-    """Return a release's OpList and the names of its contrib ops, from the cache or from its wheel."""
-    kept, kept_contrib = cache / f"{release.version}.oplist", cache / f"{release.version}.contrib"
-    if not kept_contrib.exists():
-        print(f"tensorflow {release.version}", file=sys.stderr)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            wheel = download(f"tensorflow=={release.version}", release.python, Path(scratch))
-            folder = Path(scratch) / "unpacked"
-            core_only, op_list = registered(unpack(wheel, folder), Path(scratch))
-            carried, core, contrib = generated(folder)
-            names = {op.name for op in op_list.op}
-            op_list.op.extend(carried[name] for name in sorted(carried.keys() - names))
-            if release.minor.startswith(("0", "1")):
-                contrib |= names - {op.name for op in core_only.op} - core
-            kept.write_bytes(op_list.SerializeToString())
-            kept_contrib.write_text("\n".join(sorted(contrib)))
-    op_list = OpList.FromString(kept.read_bytes())
-    return op_list, set(kept_contrib.read_text().split())
+    """Return a release's OpList and the names of its contrib ops, from the cache or from its wheels."""
+    builds = [("tensorflow", _collect_registered)]
+    if int(release.minor[0]) < 2:
+        builds.append(("tensorflow-gpu", _collect_generated))
+    found: dict[str, Any] = {}
+    contrib: set[str] = set()
+    for distribution, ask in builds:
+        kept, kept_contrib = (cache / f"{distribution}-{release.version}{end}" for end in (".oplist", ".contrib"))
+        if not kept_contrib.exists():
+            print(f"{distribution} {release.version}", file=sys.stderr)
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                wheel = download(f"{distribution}=={release.version}", release.python, Path(scratch))
+                op_defs, names = ask(wheel, Path(scratch))
+            kept.write_bytes(OpList(op=op_defs.values()).SerializeToString())
+            kept_contrib.write_text("\n".join(sorted(names)))
+        op_defs = {op.name: op for op in OpList.FromString(kept.read_bytes()).op}
+        contrib |= set(kept_contrib.read_text().split()) - found.keys()
+        found = op_defs | found
+    return OpList(op=found.values()), contrib
+
+
+def _collect_registered(wheel: Path, scratch: Path) -> tuple[dict[str, Any], set[str]]:
+    """Return the OpDefs that a wheel registers or carries as text, and the names of those of contrib."""
+    package = unpack(wheel, scratch / "unpacked")
+    core_only, everything = registered(package, scratch)
+    carried, core, contrib = generated(scratch / "unpacked")
+    found = {op.name: op for op in everything.op}
+    if package.joinpath("contrib").exists():
+        contrib |= found.keys() - {op.name for op in core_only.op} - core
+    return carried | found, contrib
+
+
+def _collect_generated(wheel: Path, scratch: Path) -> tuple[dict[str, Any], set[str]]:
+    """Return the OpDefs that a wheel carries as text: for a build that cannot be loaded without a GPU's libraries."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(scratch / "unpacked", [name for name in archive.namelist() if GENERATED.search(name)])
+    carried, _, contrib = generated(scratch / "unpacked")
+    return carried, contrib
 
 
 # --- from OpDefs to the table -----------------------------------------------------------------------------------------
@@ -329,7 +353,7 @@ def defaults(held: dict[int, Any]) -> list[Any]:
 
 
 def allowed(held: dict[int, Any]) -> list[Any]:
-    """Return the values that the newest version allows, each with the version since which it is allowed without a break."""
+    """Return the values that the newest version allows, each with the version from which on it is."""
     entries = []
     newest = max(held)
     for value in _allowed_in(held[newest]):

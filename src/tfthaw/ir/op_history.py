@@ -69,9 +69,10 @@ class AttrHistory:
         default: The default in the newest version that has the attr, None where it must be given. A tensor is
             an `OpaqueAttr` of its AttrValue.
         since: The first version with the attr.
-        until: The last one, where the op went on without it (or without the op, where that went); else None.
+        until: The last version with it, where later ones lack it or the op; else None.
         defaults: Each default with the version from which on it holds; one entry unless it changed.
-        allowed: The values that the newest version allows, each with the version from which on; empty where any will do.
+        allowed: The values that the newest version allows, each with the version from which on; empty where every
+            value is.
     """
 
     name: str
@@ -175,9 +176,56 @@ def package_of(op: str) -> str | None:
     return next((package for prefix, package in _PREFIXES.items() if op.startswith(prefix)), None)
 
 
-# Ops of well-known packages, by the name that pip knows.
-_PACKAGES: dict[str, str] = {}
-_PREFIXES: dict[str, str] = {}
+# Ops of well-known packages, by the name that pip knows; then what all ops of a package begin with.
+_PACKAGES = {
+    "tensorflow-text": """
+        CaseFoldUTF8 ConstrainedSequence FastBertNormalize FastWordpieceTokenizeWithOffsets FindSourceOffsets
+        MaxSpanningTree NormalizeUTF8 NormalizeUTF8WithOffsetsMap PhraseTokenize RegexSplitWithOffsets RougeL
+        SentenceFragments SentenceFragmentsV2 SentencepieceDetokenizeOp SentencepieceIdToStringOp
+        SentencepieceOp SentencepieceStringToIdOp SentencepieceTokenizeOp SentencepieceTokenizeWithOffsetsOp
+        SentencepieceVocabSizeOp SplitMergeTokenizeWithOffsets TokenizerFromLogits
+        UnicodeScriptTokenizeWithOffsets WhitespaceTokenizeWithOffsets WordpieceTokenizeWithOffsets
+    """,
+    "tf-sentencepiece": """
+        SentencepieceDecode SentencepieceEncodeDense SentencepieceEncodeSparse SentencepieceGetPieceSize
+        SentencepieceGetPieceType SentencepieceIdToPiece SentencepiecePieceToId
+    """,
+    "tensorflow-compression": """
+        CreateRangeDecoder CreateRangeEncoder EntropyDecodeChannel EntropyDecodeFinalize EntropyDecodeIndex
+        EntropyEncodeChannel EntropyEncodeFinalize EntropyEncodeIndex PmfToQuantizedCdf RangeDecode
+        RangeEncode RunLengthDecode RunLengthEncode RunLengthGammaDecode RunLengthGammaEncode StochasticRound
+        UnboundedIndexRangeDecode UnboundedIndexRangeEncode Y4MDataset
+    """,
+    "struct2tensor": """
+        DecodeProtoMap DecodeProtoMapV2 DecodeProtoSparseV2 DecodeProtoSparseV3 DecodeProtoSparseV4
+        EquiJoinAnyIndices EquiJoinIndices RunLengthBefore
+    """,
+    "deepmd-kit": """
+        AddFltNvnmd ConvertForwardMap CopyFltNvnmd Descrpt DescrptNorot DotmulFltNvnmd DprcPairwiseIdx
+        EwaldRecp FltNvnmd Gelu GeluCustom GeluGrad GeluGradCustom GeluGradGrad GeluGradGradCustom MapAparam
+        MapFltNvnmd MatmulFitnetNvnmd MatmulFlt2fixNvnmd MatmulFltNvnmd MulFltNvnmd NeighborStat PairTab
+        ParallelProdForceSeA ProdForce ProdForceGrad ProdForceNorot ProdVirial ProdVirialGrad ProdVirialNorot
+        QuantizeNvnmd SoftMinForce SoftMinForceGrad SoftMinSwitch SoftMinVirial SoftMinVirialGrad
+        Tanh4FltNvnmd UnaggregatedDy2Dx UnaggregatedDy2DxS UnaggregatedDyDx UnaggregatedDyDxS
+    """,
+    "tensor2tensor": "PackSequences2 PackSequencesK",
+}
+_PREFIXES = {
+    "TFText>": "tensorflow-text",
+    "Addons>": "tensorflow-addons",
+    "IO>": "tensorflow-io",
+    "SimpleML": "tensorflow-decision-forests",
+    "TFRA>": "tensorflow-recommenders-addons",
+    "Tfq": "tensorflow-quantum",
+    "Scann>": "scann",
+    "Reverb": "dm-reverb",
+    "Horovod": "horovod",
+    "DescrptSe": "deepmd-kit",
+    "ProdEnvMat": "deepmd-kit",
+    "ProdForceSe": "deepmd-kit",
+    "ProdVirialSe": "deepmd-kit",
+    "TabulateFusion": "deepmd-kit",
+}
 
 
 @lru_cache(maxsize=1)
