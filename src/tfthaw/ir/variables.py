@@ -1,7 +1,7 @@
 """Variables: the state of a model, as its graph declares it.
 
-A v1 graph declares variables twice: as nodes (`VariableV2`, `VarHandleOp`, ...), and in collections that add what nodes do
-not say (trainable, partitions). `graph_variables` joins the two.
+A v1 graph declares variables twice: as nodes (`VariableV2`, `VarHandleOp`, ...), and in collections that add what
+nodes do not say (trainable, partitions). `graph_variables` joins the two.
 
 Source: variable.proto and the op definitions of state_ops.cc and resource_variable_ops.cc of TensorFlow.
 """
@@ -142,7 +142,8 @@ def slot_variables(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 def optimizer_keys(names: Iterable[str]) -> set[str]:
     """Return the names that hold the state of an optimizer: slots, their powers, iterations and hyper-parameters."""
-    known = list(names)
+    # an optimizer's list of the model's own weights is no state of it
+    known = [name for name in names if "/_trainable_variables/" not in name]
     slots = slot_variables(known)
     return {
         name
