@@ -120,15 +120,16 @@ def _show_inspected(report: Report) -> None:
     state = optimizer_keys(item["name"] for item in report.variables)
     nodes = report.graph.nodes if report.graph else 0
     _print_wrapped(
-        f"A classifier of 8x8 handwritten digits, as a training script in the style of TensorFlow 1 leaves it (run with "
-        f"{report.producer['tensorflow']}): {nodes} nodes, those for training among them; {len(report.variables)} "
+        "A classifier of 8x8 handwritten digits, as a training script in the style of TensorFlow 1 leaves it (run "
+        f"with {report.producer['tensorflow']}): {nodes} nodes, those for training among them; {len(report.variables)} "
         f"variables, {len(state)} of them the optimizer's; {len(report.signatures) or 'no'} signature."
     )
     _print_wrapped(f"It can become: {', '.join(report.can_become)}.")
 
 
-def _convert(outcome: _Outcome, directory: Path, facts: dict[str, Any], *,
-             overwrite: bool) -> dict[str, ConversionResult]:
+def _convert(
+    outcome: _Outcome, directory: Path, facts: dict[str, Any], *, overwrite: bool
+) -> dict[str, ConversionResult]:
     results = {}
     for to, name in _FILES.items():
         # weights formats keep the optimizer's state here, so that the comparison has everything before it

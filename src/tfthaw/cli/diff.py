@@ -35,7 +35,9 @@ Tensors are compared bit for bit. Of those that differ: max abs is the largest |
 _SAME, _DIFFERENT = 0, 1
 _FIRST = 20
 _FEW = 8
-"""How many rows of a table are shown of what matters, and of what only shows that there is more."""
+_CELL = 40
+"""How many rows of a table are shown of what matters, and of what only shows that there is more; characters of a
+cell."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,17 +85,16 @@ def show(difference: Difference, sizes: tuple[int, int], most: int) -> None:
     if difference.graph is not None:
         _show_changes("nodes", difference.graph.nodes, most)
         _show_changed(f"constants that differ: {len(difference.constants.changed)}", difference.constants.changed, most)
-        _show_changes("functions", difference.graph.functions, most)
+        _show_functions(difference.graph.functions, most)
         for field, (a, b) in difference.graph.versions.items():
             heading(f"graph version, {field}: {a or 'not set'} -> {b or 'not set'}")
     if difference.signatures is not None:
         _show_changes("signatures", difference.signatures, most)
     if difference.assets is not None:
         _show_changes("assets", difference.assets, most)
-    notes = [*difference.notes, *_undecided_notes(difference)]
-    if notes:
+    if difference.notes:
         heading("notes")
-        print_notes(notes)
+        print_notes(difference.notes)
 
 
 def _verdicts(difference: Difference) -> Iterable[tuple[str, str]]:
@@ -157,6 +158,10 @@ def _show_tensors(difference: Difference, tensors: TensorDifferences, most: int)
         heading(f"renamed, with equal content: {len(difference.renamed)}")
         rows = [(pair.a, pair.b, tensor_text(pair.dtype, pair.shape)) for pair in difference.renamed]
         print_table(("A", "B", "type"), rows, most=most)
+    if difference.undecided:
+        heading("equal content that proves nothing, so they were not paired")
+        groups = [(_first(group.a), _first(group.b), group.reason) for group in difference.undecided]
+        print_table(("A", "B", "why"), groups, most=min(most, _FEW))
 
 
 def _show_changed(title: str, changes: Sequence[TensorChange], most: int) -> None:
@@ -207,20 +212,34 @@ def _show_changes(title: str, part: Differences, most: int) -> None:
             for key, (a, b) in change.what.items():
                 if "op" not in change.what or not key.startswith("attr "):  # another op has other attrs, of course
                     alike.setdefault((key, a, b), []).append(change.name)
-        print_table(("what", "A", "B", "where"), [(*what, _first(names)) for what, names in alike.items()], most=most)
+        rows = [(key, _short(a), _short(b), _first(names)) for (key, a, b), names in alike.items()]
+        print_table(("what", "A", "B", "where"), rows, most=most)
+    _show_names(title, part, most)
+
+
+def _show_functions(part: Differences, most: int) -> None:
+    """Show functions that differ; of their nodes, how many do."""
+    if part.changed:
+        heading(f"functions that differ: {len(part.changed)}")
+        rows = []
+        for change in part.changed:
+            nodes = {key.partition(":")[0] for key in change.what if key.startswith("node ")}
+            parts = [key for key in change.what if not key.startswith("node ")]
+            rows.append((change.name, ", ".join([*parts, *([_count(len(nodes), "node")] if nodes else [])])))
+        print_table(("name", "what"), rows, most=most)
+    _show_names("functions", part, most)
+
+
+def _show_names(title: str, part: Differences, most: int) -> None:
     for side, names in (("A", part.only_in_a), ("B", part.only_in_b)):
         if names:
             heading(f"{title} only in {side}: {len(names)}")
             print_table(("name", "op" if any(names.values()) else ""), names.items(), most=min(most, _FEW))
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _CELL else f"{text[: _CELL - 4]} ..."
+
+
 def _first(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _undecided_notes(difference: Difference) -> Iterable[str]:
-    for group in difference.undecided[:5]:
-        a, b = _first(group.a), _first(group.b)
-        yield f"{a} in A and {b} in B have equal content, which proves nothing ({group.reason}); they were not paired"
-    if len(difference.undecided) > 5:
-        yield f"{len(difference.undecided) - 5} more groups of equal content were not paired"

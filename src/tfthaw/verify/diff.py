@@ -46,7 +46,7 @@ class Difference:
         formats: Both formats.
         tensors: Of the tensors by name; None where an artifact carries none. What was renamed is not in its `only_in_a`
             and `only_in_b`; what is undecided is.
-        renamed: Tensors of equal content under another name.
+        renamed: Tensors of equal content under another name; those that changed names with each other too.
         undecided: Tensors whose content is equal and proves nothing.
         graph: Of the graphs; None where an artifact carries none.
         constants: Of the values of the graphs' constants that are no weights.
@@ -159,9 +159,14 @@ class _Side:
         return {name: Named(name, tensor, self.artifact.path) for name, tensor in tensors.items()}
 
 
-def diff(a: Artifact | str | os.PathLike[str], b: Artifact | str | os.PathLike[str], *,
-         tags_a: Sequence[str] | None = None, tags_b: Sequence[str] | None = None,
-         progress: Progress | None = None) -> Difference:
+def diff(
+    a: Artifact | str | os.PathLike[str],
+    b: Artifact | str | os.PathLike[str],
+    *,
+    tags_a: Sequence[str] | None = None,
+    tags_b: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Difference:
     """Compare two artifacts.
 
     Memory stays bounded: every tensor is compared as a stream. One pass reads both sides; tensors that differ, and
@@ -194,7 +199,8 @@ def _diff(one: _Side, other: _Side, progress: Progress | None) -> Difference:
     if found is None and not both_graphs:
         raise UnsupportedError(
             f"there is nothing that both have: {a.path} is {a.format}, {b.path} is {b.format}",
-            problems=notes, hint="compare artifacts that both have values, or both have a graph",
+            problems=notes,
+            hint="compare artifacts that both have values, or both have a graph",
         )
     tensors, renamed, undecided = found or (None, [], [])
     result: dict[str, Any] = {}
@@ -209,8 +215,9 @@ def _diff(one: _Side, other: _Side, progress: Progress | None) -> Difference:
     )  # fmt: skip
 
 
-def _compare_tensors(one: _Side, other: _Side, notes: list[str],
-                     progress: Progress | None) -> tuple[TensorDifferences, list[Rename], list[Undecided]] | None:
+def _compare_tensors(
+    one: _Side, other: _Side, notes: list[str], progress: Progress | None
+) -> tuple[TensorDifferences, list[Rename], list[Undecided]] | None:
     """Compare tensors by name, then find out which were renamed."""
     a, b = one.tensors, other.tensors
     for name, side in (("A", a), ("B", b)):
@@ -222,21 +229,38 @@ def _compare_tensors(one: _Side, other: _Side, notes: list[str],
     left = a | {name: one.constants[name] for name in b if name not in a and name in one.constants}
     right = b | {name: other.constants[name] for name in a if name not in b and name in other.constants}
     found = compare(left, right, progress)
+    swapped = _swapped(found, left, right)
+    changed = tuple(change for change in found.changed if change.name not in {pair.a for pair in swapped})
     renamed, undecided = find_renames(found.only_in_a, found.only_in_b)
     from_a, from_b = {pair.a for pair in renamed}, {pair.b for pair in renamed}
     tensors = TensorDifferences(
-        found.equal, found.equal_bytes, found.changed,
+        found.equal, found.equal_bytes, changed,
         {name: named for name, named in found.only_in_a.items() if name not in from_a},
         {name: named for name, named in found.only_in_b.items() if name not in from_b},
     )  # fmt: skip
+    renamed += swapped
     return tensors, renamed, undecided
+
+
+def _swapped(found: TensorDifferences, left: Mapping[str, Named], right: Mapping[str, Named]) -> list[Rename]:
+    """Return the tensors that changed names with each other: a list that was saved in another order."""
+    names = {change.name for change in found.changed}
+    pairs, _ = find_renames({name: left[name] for name in names}, {name: right[name] for name in names})
+    while pairs:
+        # all of them must be told on both sides: a name that is told on one alone has new content on the other
+        told = {pair.a for pair in pairs} & {pair.b for pair in pairs}
+        kept = [pair for pair in pairs if pair.a in told and pair.b in told]
+        if len(kept) == len(pairs):
+            break
+        pairs = kept
+    return pairs
 
 
 def _compare_models(one: _Side, other: _Side, tensors: TensorDifferences | None) -> dict[str, Any]:
     """Compare graphs, the constants that were not compared as tensors, signatures and assets."""
     done: set[str] = set()
     if tensors is not None:
-        done = {*tensors.equal, *(change.name for change in tensors.changed), *tensors.only_in_a, *tensors.only_in_b}
+        done = {*(one.tensors or {}), *(other.tensors or {})}
     shared = [name for name in one.constants if name in other.constants and name not in done]
     assets = [{asset.filename: _content(asset) for asset in side.model.assets} for side in (one, other)]
     return {

@@ -5,7 +5,7 @@ Nodes and functions are compared by name, and in meaning: the order of nodes and
 Debug info is left out.
 
 TensorFlow 2 numbers the functions that it traces (`__inference_call_1234`), anew in each process. Functions of one stem
-that are the only ones, or that have the same body, are taken for each other.
+that have the same body, or that are the only ones left, are taken for each other; then they are compared all the same.
 """
 
 from __future__ import annotations
@@ -152,8 +152,9 @@ def constants_of(model: Model) -> dict[str, Tensor]:
     return {name: value for name, node in named.items() if node.op == "Const" and (value := node.tensor()) is not None}
 
 
-def _compare(a: Mapping[str, Any], b: Mapping[str, Any],
-             changes: Callable[[Any, Any], dict[str, tuple[str, str]]]) -> Differences:
+def _compare(
+    a: Mapping[str, Any], b: Mapping[str, Any], changes: Callable[[Any, Any], dict[str, tuple[str, str]]]
+) -> Differences:
     found = [Change(name, changes(item, b[name])) for name, item in a.items() if name in b]
     changed = tuple(change for change in found if change.what)
     return Differences(
@@ -192,7 +193,7 @@ def _node_changes(one: Node, other: Node, here: Naming, there: Naming, *, main: 
     if here(one.op) != there(other.op):
         what["op"] = (one.op, other.op)
     if _links(one) != _links(other):
-        what["inputs"] = (_text(", ".join(one.inputs)), _text(", ".join(other.inputs)))
+        what["inputs"] = _link_texts(one.inputs, other.inputs)
     if one.device != other.device:
         what["device"] = (one.device, other.device)
     as_tensor = main and one.op == other.op == "Const"
@@ -207,6 +208,12 @@ def _node_changes(one: Node, other: Node, here: Naming, there: Naming, *, main: 
 
 def _links(node: Node) -> tuple[list[TensorName], set[str]]:
     return [TensorName.parse(text) for text in data_inputs(node)], set(control_inputs(node))
+
+
+def _link_texts(one: list[str], other: list[str]) -> tuple[str, str]:
+    """Return the inputs that only one of two nodes has, or all of them where only their order differs."""
+    a, b = [text for text in one if text not in other], [text for text in other if text not in one]
+    return _text(", ".join(a or ([] if b else one))), _text(", ".join(b or ([] if a else other)))
 
 
 def _function_changes(one: Function, other: Function, here: Naming, there: Naming) -> dict[str, tuple[str, str]]:
@@ -259,7 +266,10 @@ def _pair_functions(a: Graph, b: Graph) -> dict[str, str]:
         for side, functions in enumerate((left_a, left_b)):
             for function in functions:
                 found.setdefault(key(function), ([], []))[side].append(function.name)
-        pairs.update({one[0]: other[0] for one, other in found.values() if len(one) == 1 and len(other) == 1})
+        for one, other in found.values():
+            # of functions with one body it does not matter which is which
+            if len(one) == len(other) and (len(one) == 1 or key is by_body):
+                pairs.update(zip(sorted(one), sorted(other), strict=True))
         taken = set(pairs.values())
         left_a = [item for item in left_a if item.name not in pairs]
         left_b = [item for item in left_b if item.name not in taken]

@@ -194,8 +194,9 @@ def _told_by_names(group: _Group, beside: Mapping[str, set[str]]) -> list[Rename
     return pairs
 
 
-def _unique(names_a: Iterable[str], keys_a: Callable[[str], Iterable[Any]], names_b: Iterable[str],
-            key_b: Callable[[str], Any]) -> list[tuple[str, str]]:
+def _unique(
+    names_a: Iterable[str], keys_a: Callable[[str], Iterable[Any]], names_b: Iterable[str], key_b: Callable[[str], Any]
+) -> list[tuple[str, str]]:
     """Pair names by a key that exactly one of each side has; a name with several such keys stays out."""
     by_key: dict[Any, tuple[set[str], set[str]]] = {}
     for name in names_a:
