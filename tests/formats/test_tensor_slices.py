@@ -307,7 +307,8 @@ class TestAgainstTensorFlow:
         if dtype is DType.string:
             array = np.array([[b"", b"abc"], ["é".encode() * 300, b"\xff"]], object)
         else:
-            raw = np.random.default_rng(3).integers(0, 2 if dtype is DType.bool else 60, (2, 3, dtype.itemsize), np.uint8)
+            limit = 2 if dtype is DType.bool else 60
+            raw = np.random.default_rng(3).integers(0, limit, (2, 3, dtype.itemsize), np.uint8)
             array = raw.view(dtype.numpy).reshape(2, 3)
         kind = tf.dtypes.as_dtype(int(dtype))
         values = array.astype(kind.as_numpy_dtype) if kind.is_quantized else array
