@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tfthaw.inspection import inspect as inspect
     from tfthaw.limits import Limits as Limits
     from tfthaw.serde.artifacts import Artifact as Artifact
-    from tfthaw.serde.artifacts import open_artifact as open
+    from tfthaw.serde.artifacts import open_artifact as open  # noqa: F401
     from tfthaw.tensors import Tensor as Tensor
     from tfthaw.verify.diff import Difference as Difference
     from tfthaw.verify.diff import diff as diff

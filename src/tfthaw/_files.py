@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,9 @@ from tfthaw.errors import FormatError, NotFoundError, OutputExistsError, TfthawE
 Bytes = npt.NDArray[np.uint8]
 Progress = Callable[[int], None]
 """Called with the number of bytes just done."""
+
+Check = Callable[[Path], None]
+"""Called with what was written, before it appears at its destination; what it raises keeps it from appearing."""
 
 CHUNK_BYTES = 4 << 20
 """One step of streaming: large enough for the disk, small enough that memory stays flat."""
@@ -210,7 +214,9 @@ def resolve_inside(root: str | os.PathLike[str], relative: str, *, where: str | 
 
 
 @contextlib.contextmanager
-def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[BinaryIO]:
+def new_file(
+    path: str | os.PathLike[str], *, overwrite: bool = False, check: Check | None = None
+) -> Iterator[BinaryIO]:
     """Write one file, whole or not at all.
 
     The bytes go to a hidden file beside the destination, are flushed to disk and renamed when the block ends; when it
@@ -219,6 +225,7 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
     Args:
         path: Where the file shall be; missing directories are made.
         overwrite: Whether a file that is there may be replaced.
+        check: Called with the written file while the disk takes it.
 
     Yields:
         The open binary file.
@@ -232,20 +239,22 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
     with _writing(target), _beside(target) as temporary:
         with open(temporary, "xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+        _sync_while_checking(temporary, check)
         _refuse_existing([target], overwrite)
         os.replace(temporary, target)
         _sync_directory(target.parent)
 
 
 @contextlib.contextmanager
-def new_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def new_directory(
+    path: str | os.PathLike[str], *, overwrite: bool = False, check: Check | None = None
+) -> Iterator[Path]:
     """Write a directory, whole or not at all.
 
     Args:
         path: Where the directory shall be; an empty directory that is there is used.
         overwrite: Whether a directory that is there may be replaced.
+        check: Called with the written directory while the disk takes it.
 
     Yields:
         A temporary directory beside the destination, to be filled.
@@ -260,7 +269,7 @@ def new_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
     with _writing(target), _beside(target) as temporary:
         temporary.mkdir()
         yield temporary
-        _sync_tree(temporary)
+        _sync_while_checking(temporary, check)
         if target.is_dir() and not target.is_symlink():
             old = target.with_name(f".{target.name}.tfthaw-old-{os.urandom(4).hex()}")
             os.rename(target, old)
@@ -272,13 +281,16 @@ def new_directory(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
 
 
 @contextlib.contextmanager
-def new_file_set(directory: str | os.PathLike[str], names: Sequence[str], *, overwrite: bool = False) -> Iterator[Path]:
+def new_file_set(
+    directory: str | os.PathLike[str], names: Sequence[str], *, overwrite: bool = False, check: Check | None = None
+) -> Iterator[Path]:
     """Write several files that belong together, such as the shards and the index of a checkpoint.
 
     Args:
         directory: Where the files shall be; made if missing.
         names: The files, in the order in which they appear; the last one makes the set readable.
         overwrite: Whether files that are there may be replaced.
+        check: Called with the directory of the written files while the disk takes them.
 
     Yields:
         A temporary directory, in which each of the names must be written.
@@ -293,7 +305,7 @@ def new_file_set(directory: str | os.PathLike[str], names: Sequence[str], *, ove
     with _writing(folder), _beside(targets[-1]) as temporary:
         temporary.mkdir()
         yield temporary
-        _sync_tree(temporary)
+        _sync_while_checking(temporary, check)
         _refuse_existing(targets, overwrite)
         for target in targets:
             os.replace(temporary / target.name, target)
@@ -333,6 +345,29 @@ def _beside(target: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _sync_while_checking(written: Path, check: Check | None) -> None:
+    """Flush what was written to disk, and check it in the meantime: both take about as long."""
+    if check is None:
+        _sync_tree(written)
+        return
+    failures: list[OSError] = []
+
+    def flush() -> None:
+        try:
+            _sync_tree(written)
+        except OSError as error:
+            failures.append(error)
+
+    flushing = threading.Thread(target=flush)
+    flushing.start()
+    try:
+        check(written)
+    finally:
+        flushing.join()
+    if failures:
+        raise failures[0]
+
+
 def _remove_tree(path: Path) -> None:
     import shutil  # only here: it brings three compression libraries along, which costs a tenth of a start
 
@@ -340,24 +375,28 @@ def _remove_tree(path: Path) -> None:
 
 
 def _sync_tree(root: Path) -> None:
+    """Flush a file, or a directory with all that is in it."""
+    if not root.is_dir():
+        _sync(root)
+        return
     for folder, _, names in os.walk(root):
         for name in names:
-            descriptor = os.open(os.path.join(folder, name), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync(Path(folder, name))
         _sync_directory(Path(folder))
 
 
 def _sync_directory(path: Path) -> None:
     """Flush a directory's entries; file systems that cannot are left alone."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _os_error(error: OSError, path: str, verb: str) -> TfthawError:

@@ -55,7 +55,8 @@ class Report:
         format: The format's name.
         path: The path as given.
         bytes: The size of all files.
-        producer: Who wrote it: `tensorflow`, `graph`, `min_consumer`, `earliest` (the first TensorFlow with all its ops).
+        producer: Who wrote it: `tensorflow`, `graph`, `min_consumer`, `earliest` (the first TensorFlow with all its
+            ops).
         tag_sets: The tag sets of a SavedModel.
         signatures: Signatures by key.
         variables: Variables, or every tensor of a weights format.
@@ -160,7 +161,11 @@ def _signature(signature: Signature) -> dict[str, Any]:
     document: dict[str, Any] = {"method": signature.method}
     for part, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
         document[part] = {
-            name: {"tensor": entry.tensor, "dtype": entry.dtype.name if entry.dtype else None, "shape": _shape(entry.shape)}
+            name: {
+                "tensor": entry.tensor,
+                "dtype": entry.dtype.name if entry.dtype else None,
+                "shape": _shape(entry.shape),
+            }
             for name, entry in tensors.items()
         }
     return document
@@ -227,7 +232,9 @@ def _describe_keras(report: Report, artifact: Artifact) -> None:
 def _outlook(report: Report, artifact: Artifact, model: Model | None) -> None:
     """Say what the artifact can become, and what is missing for the rest."""
     for name in (*GRAPH_FORMATS, *WEIGHT_FORMATS):
-        obstacle = _weights_obstacle(artifact, model) if name in WEIGHT_FORMATS else _graph_obstacle(artifact, model, name)
+        obstacle = (
+            _weights_obstacle(artifact, model) if name in WEIGHT_FORMATS else _graph_obstacle(artifact, model, name)
+        )
         if obstacle is None:
             report.can_become.append(name)
         else:
@@ -245,8 +252,8 @@ def _weights_obstacle(artifact: Artifact, model: Model | None) -> tuple[str, str
     if model is None:
         return "it holds no tensors", "use the file that holds them"
     if artifact.format == "frozen-graph":
-        weights = any(node.op == "Const" and (tensor := node.tensor()) is not None and tensor.dtype.is_float and tensor.shape
-                      for node in model.graph.nodes)  # fmt: skip
+        constants = (node.tensor() for node in model.graph.nodes if node.op == "Const")
+        weights = any(tensor is not None and tensor.dtype.is_float and tensor.shape for tensor in constants)
         return None if weights else ("it holds no floating constants", "there is nothing to take")
     return "the values: a graph alone has none", "add --checkpoint with the checkpoint that belongs to it"
 
@@ -256,7 +263,10 @@ def _graph_obstacle(artifact: Artifact, model: Model | None, name: str) -> tuple
         if artifact.located.meta_graph is not None:
             return None
         if artifact.located.format in CHECKPOINT_FORMATS:
-            return "the graph: a checkpoint holds values only", "convert the .meta or GraphDef with --checkpoint, or use --code"
+            return (
+                "the graph: a checkpoint holds values only",
+                "convert the .meta or GraphDef with --checkpoint, or use --code",
+            )
         return "the graph: this file holds weights only", "convert the graph that they belong to"
     if not model.graph.nodes:
         return "the graph: it has no nodes", "use the artifact that holds the graph"

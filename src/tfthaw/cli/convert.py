@@ -30,8 +30,8 @@ examples:
 """
 
 _OPTIONS = (
-    "to", "checkpoint", "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing", "allow_unused",
-    "set", "dtype", "verify", "style", "batch_norm", "overwrite",
+    "to", "checkpoint", "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing",
+    "allow_unused", "set", "dtype", "verify", "style", "batch_norm", "overwrite",
 )  # fmt: skip
 
 
@@ -39,16 +39,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this subcommand."""
     names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
     parser.add_argument("source", metavar="SRC", help="the artifact, in any spelling")
-    parser.add_argument("destination", metavar="DST", nargs="?", help="the file, directory or checkpoint prefix to write")
+    parser.add_argument(
+        "destination", metavar="DST", nargs="?", help="the file, directory or checkpoint prefix to write"
+    )
     parser.add_argument("--to", metavar="F", choices=WRITABLE_FORMATS, help=f"one of: {', '.join(WRITABLE_FORMATS)}")
     parser.add_argument("--checkpoint", metavar="CKPT", help="take the values from here")
-    parser.add_argument("--tags", metavar="A,B", type=names, help="the tag set of the MetaGraph to take from a SavedModel")
+    parser.add_argument(
+        "--tags", metavar="A,B", type=names, help="the tag set of the MetaGraph to take from a SavedModel"
+    )
     parser.add_argument("--signature", metavar="KEY", help="the signature to take")
     parser.add_argument("--inputs", metavar="A,B", type=names, default=[], help="tensors to feed (`a` is `a:0`)")
     parser.add_argument("--outputs", metavar="A,B", type=names, default=[], help="tensors to compute (`a` is `a:0`)")
     parser.add_argument("--list-outputs", action="store_true", help="rank the tensors that may be outputs, and stop")
     parser.add_argument("--map", metavar="FILE", type=_read_map, default={}, help="TOML: checkpoint key -> variable")
-    parser.add_argument("--ema", choices=("use", "drop", "keep"), default="keep", help="moving averages (default: keep)")
+    parser.add_argument(
+        "--ema", choices=("use", "drop", "keep"), default="keep", help="moving averages (default: keep)"
+    )
     parser.add_argument("--optimizer", choices=("drop", "keep"),
                         help="slot variables (default: keep for checkpoints, drop elsewhere)")  # fmt: skip
     parser.add_argument("--allow-missing", metavar="GLOB", action="append", default=[],
@@ -97,11 +103,16 @@ def _show(result: ConversionResult) -> None:
     heading(f"{result.path}  ({result.format}, {human_bytes(result.bytes)}, {result.seconds:.2f} s)")
     for title, names in (("inputs", result.inputs), ("outputs", result.outputs)):
         if names:
-            print(f"  {title}: " + ", ".join(name if name == tensor else f"{name} -> {tensor}" for name, tensor in names.items()))
+            print(
+                f"  {title}: "
+                + ", ".join(name if name == tensor else f"{name} -> {tensor}" for name, tensor in names.items())
+            )
     weights = proof.weights
     print(f"  weights: {good('proved')}, {weights.compared} tensors, {human_bytes(weights.bytes)}, bit for bit")
     if proof.outputs.done:
-        print(f"  outputs: {good('proved')} with {proof.outputs.runtime}, largest difference {proof.outputs.max_abs:.3g}")
+        print(
+            f"  outputs: {good('proved')} with {proof.outputs.runtime}, largest difference {proof.outputs.max_abs:.3g}"
+        )
     else:
         print(f"  outputs: not compared ({proof.outputs.why_not})")
     print_notes(result.notes)
@@ -111,7 +122,12 @@ def _list_outputs(options: argparse.Namespace) -> int:
     with open_artifact(options.source) as artifact:
         candidates = rank_outputs(artifact.model(options.tags).graph)
     if options.json:
-        print_json([{"tensor": str(item.tensor), "op": item.op, "score": item.score, "reason": item.reason} for item in candidates])
+        print_json(
+            [
+                {"tensor": str(item.tensor), "op": item.op, "score": item.score, "reason": item.reason}
+                for item in candidates
+            ]
+        )
         return 0
     print_table(("tensor", "op", "why"), [(str(item.tensor), item.op, item.reason) for item in candidates], most=25)
     return 0

@@ -19,7 +19,9 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this subcommand."""
     parser.add_argument("source", metavar="SRC", help="the artifact, in any spelling")
-    parser.add_argument("--tags", metavar="A,B", type=lambda text: text.split(","), help="the tag set of a SavedModel to look at")
+    parser.add_argument(
+        "--tags", metavar="A,B", type=lambda text: text.split(","), help="the tag set of a SavedModel to look at"
+    )
     parser.add_argument("--all", action="store_true", help="show every variable and op, not the first ones")
 
 

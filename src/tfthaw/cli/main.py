@@ -1,8 +1,8 @@
 """The `tfthaw` command: parse the arguments, run one subcommand, turn errors into one message and an exit status.
 
-    0  done, or same
-    1  the answer is no (differs, does not verify, restore incomplete)
-    2  it could not be done (bad usage, unreadable, unsupported, missing extra)
+0  done, or same
+1  the answer is no (differs, does not verify, restore incomplete)
+2  it could not be done (bad usage, unreadable, unsupported, missing extra)
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), most: int = 40) -> None:
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), most: int = 40
+) -> None:
     """Print rows under headings, the first `most` of them; columns of `right` are aligned right."""
     every = [list(map(str, row)) for row in rows]
     shown = every if len(every) <= most else every[:most]
@@ -113,7 +115,8 @@ def progress_bar(title: str, total_bytes: int) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -1,8 +1,8 @@
 """Conversions into formats that carry a graph.
 
-The steps are the same for each: choose what goes in and out, set placeholders, take what the outputs need, plan where every
-variable's value comes from, and then either freeze (frozen-graph) or give the graph a Saver of its own (meta-graph,
-saved-model). `Prepared` is the state between the steps.
+The steps are the same for each: choose what goes in and out, set placeholders, take what the outputs need, plan where
+every variable's value comes from, and then either freeze (frozen-graph) or give the graph a Saver of its own
+(meta-graph, saved-model). `Prepared` is the state between the steps.
 """
 
 from __future__ import annotations
@@ -261,9 +261,10 @@ def _settle_batch_norm(prepared: Prepared) -> None:
         return
     training = training_mode_nodes(prepared.graph)
     if training:
+        first = ", ".join(training[:3]) + (" ..." if len(training) > 3 else "")
         prepared.notes.append(
             f"{len(training)} batch normalisations run in training mode (statistics of the batch), as in the source: "
-            f"{', '.join(training[:3])}{' ...' if len(training) > 3 else ''}; --batch-norm inference uses moving averages"
+            f"{first}; --batch-norm inference uses moving averages"
         )
 
 
@@ -343,5 +344,3 @@ def keeps_whole_graph(model: Model, options: Options) -> bool:
     """Whether a MetaGraph is written with all of its graph: the user chose nothing, and no signature does."""
     chosen = options.outputs or options.signature or options.set or public_signatures(model)
     return options.to == "meta-graph" and not chosen
-
-

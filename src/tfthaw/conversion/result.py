@@ -63,7 +63,8 @@ class ConversionResult:
         format: The format's name.
         path: Where it is.
         bytes: The size of all its files.
-        variables: How many variables (or, in weights formats, tensors; in a frozen graph, constants that were variables).
+        variables: How many variables (or, in weights formats, tensors; in a frozen graph, constants that were
+            variables).
         seconds: How long it took.
         inputs: What the user calls an input (signature argument or tensor name) -> its tensor in what was written.
         outputs: The same for outputs.

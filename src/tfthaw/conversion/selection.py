@@ -25,15 +25,27 @@ from tfthaw.passes.prune import PLACEHOLDER_OPS, require_tensors
 _INTERNAL_SIGNATURES = (INIT_OP_SIGNATURE, TRAIN_OP_SIGNATURE)
 _NEVER_OUTPUTS = frozenset({
     "Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "NoOp", "Assert", "Print", "PrintV2", "Assign",
-    "AssignVariableOp", "AssignAdd", "AssignSub", "AssignAddVariableOp", "AssignSubVariableOp", "SaveV2", "SaveSlices", "Save",
-    "RestoreV2", "RestoreSlice", "Restore", "VariableV2", "Variable", "VarHandleOp", "ReadVariableOp", "MergeV2Checkpoints",
-    "ShardedFilename", "HashTable", "HashTableV2", "VarIsInitializedOp", "IsVariableInitialized", "ScalarSummary",
-    "HistogramSummary", "ImageSummary", "MergeSummary", "TensorSummary", "TensorSummaryV2", "StringJoin",
+    "AssignVariableOp", "AssignAdd", "AssignSub", "AssignAddVariableOp", "AssignSubVariableOp", "SaveV2",
+    "SaveSlices", "Save", "RestoreV2", "RestoreSlice", "Restore", "VariableV2", "Variable", "VarHandleOp",
+    "ReadVariableOp", "MergeV2Checkpoints", "ShardedFilename", "HashTable", "HashTableV2", "VarIsInitializedOp",
+    "IsVariableInitialized", "ScalarSummary", "HistogramSummary", "ImageSummary", "MergeSummary", "TensorSummary",
+    "TensorSummaryV2", "StringJoin",
 })  # fmt: skip
 _LIKELY_OUTPUTS = re.compile(
-    "softmax|sigmoid|prediction|probabilities|output|logits|prob|detection|embedding|scores|classes|argmax", re.IGNORECASE
+    "softmax|sigmoid|prediction|probabilities|output|logits|prob|detection|embedding|scores|classes|argmax",
+    re.IGNORECASE,
 )
-_TRAINING_SCOPES = ("gradients", "save", "save_1", "report_uninitialized", "init", "train", "adam", "optimizer", "training")
+_TRAINING_SCOPES = (
+    "gradients",
+    "save",
+    "save_1",
+    "report_uninitialized",
+    "init",
+    "train",
+    "adam",
+    "optimizer",
+    "training",
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,9 @@ def public_signatures(model: Model) -> dict[str, Signature]:
     return {key: value for key, value in model.signatures.items() if key not in _INTERNAL_SIGNATURES}
 
 
-def select(model: Model, *, signature: str | None, inputs: Sequence[str], outputs: Sequence[str], every: bool) -> Selection:
+def select(
+    model: Model, *, signature: str | None, inputs: Sequence[str], outputs: Sequence[str], every: bool
+) -> Selection:
     """Choose what goes in and what comes out.
 
     Args:
@@ -179,7 +193,8 @@ class Candidate:
 def rank_outputs(graph: Graph) -> list[Candidate]:
     """Rank the tensors of a graph that may be its outputs, the likeliest first.
 
-    What nothing else uses comes first, then what only training uses; names and ops that tell of predictions count for more.
+    What nothing else uses comes first, then what only training uses; names and ops that tell of predictions count for
+    more.
     """
     index = GraphIndex(graph.nodes)
     fed = [node.name for node in graph.nodes if node.op in PLACEHOLDER_OPS]

@@ -40,7 +40,9 @@ def select_weights(artifact: Artifact, options: Options) -> tuple[dict[str, Tens
         tensors = _without_bookkeeping(tensors, notes)
     if options.dtype:
         target = DType[options.dtype]
-        cast = {name: tensor for name, tensor in tensors.items() if tensor.dtype.is_float and tensor.dtype is not target}
+        cast = {
+            name: tensor for name, tensor in tensors.items() if tensor.dtype.is_float and tensor.dtype is not target
+        }
         tensors = {name: CastTensor(tensor, target) if name in cast else tensor for name, tensor in tensors.items()}
         notes.append(f"{len(cast)} tensors were cast to {target.name}; the proof compares the cast values")
     return tensors, notes
@@ -65,7 +67,9 @@ def _source(artifact: Artifact, options: Options, notes: list[str]) -> dict[str,
 
 def frozen_weights(model: Model, notes: list[str]) -> dict[str, Tensor]:
     """Return the constants of a frozen graph that are weights: floating, with at least one dimension."""
-    constants = {node.name: tensor for node in model.graph.nodes if node.op == "Const" and (tensor := node.tensor()) is not None}
+    constants = {
+        node.name: tensor for node in model.graph.nodes if node.op == "Const" and (tensor := node.tensor()) is not None
+    }
     weights = {name: tensor for name, tensor in constants.items() if tensor.dtype.is_float and tensor.shape}
     left = len(constants) - len(weights)
     if left:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tfthaw._files import Progress, new_file
+from tfthaw._files import new_file
+from tfthaw.export.delivery import Delivery
 from tfthaw.formats.graph_def import write_graph_def
 from tfthaw.formats.wire import Contents
 from tfthaw.ir.model import Model
@@ -17,7 +18,7 @@ from tfthaw.serde.graphs import graph_to_proto
 TEXT_SUFFIX = ".pbtxt"
 
 
-def write_graph(model: Model, path: str | os.PathLike[str], *, overwrite: bool, progress: Progress | None) -> list[Path]:
+def write_graph(model: Model, path: str | os.PathLike[str], delivery: Delivery) -> list[Path]:
     """Write a model's graph, and nothing else of it, as one GraphDef file.
 
     Returns:
@@ -25,10 +26,10 @@ def write_graph(model: Model, path: str | os.PathLike[str], *, overwrite: bool, 
 
     Raises:
         UnsupportedError: The graph passes 2 GiB.
-        OutputExistsError: The file is there and `overwrite` is false.
+        OutputExistsError: The file is there and may not be replaced.
     """
     contents = Contents(model.payloads)  # type: ignore[arg-type]
     message = graph_to_proto(model.graph, contents)
-    with new_file(path, overwrite=overwrite) as file:
-        write_graph_def(file, message, contents, progress, as_text=os.fspath(path).endswith(TEXT_SUFFIX))
+    with new_file(path, overwrite=delivery.overwrite, check=delivery.check) as file:
+        write_graph_def(file, message, contents, delivery.progress, as_text=os.fspath(path).endswith(TEXT_SUFFIX))
     return [Path(path)]

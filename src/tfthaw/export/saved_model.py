@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfthaw import proto
-from tfthaw._files import Progress, SourceFile, new_directory, resolve_inside
+from tfthaw._files import SourceFile, new_directory, resolve_inside
 from tfthaw.errors import NotFoundError
+from tfthaw.export.delivery import Delivery
 from tfthaw.export.weights import write_bundle
 from tfthaw.formats.saved_model import write_saved_model as write_saved_model_file
 from tfthaw.formats.wire import Contents
@@ -32,9 +33,7 @@ def write_saved_model(
     model: Model,
     tensors: Mapping[str, Tensor],
     path: str | os.PathLike[str],
-    *,
-    overwrite: bool,
-    progress: Progress | None,
+    delivery: Delivery,
 ) -> list[Path]:
     """Write a SavedModel directory.
 
@@ -42,32 +41,33 @@ def write_saved_model(
         model: The model; its saver reads the keys of `tensors`.
         tensors: The variables' values by key.
         path: The directory.
-        overwrite: Whether a directory that is there may be replaced.
-        progress: Called with the number of bytes just written.
+        delivery: How to go about it.
 
     Returns:
         The directory.
 
     Raises:
         NotFoundError: An asset file is missing.
-        OutputExistsError: The directory is there and `overwrite` is false.
+        OutputExistsError: The directory is there and may not be replaced.
     """
     contents = Contents(model.payloads)  # type: ignore[arg-type]
     message = proto.SavedModel(saved_model_schema_version=SCHEMA_VERSION)
     model_to_proto(model, contents, message.meta_graphs.add())
     missing = [asset.filename for asset in model.assets if asset.source is None or not asset.source.is_file()]
     if missing:
-        raise NotFoundError(f"asset files are missing: {', '.join(missing)}", hint="put them into assets/ of the source")
-    with new_directory(path, overwrite=overwrite) as folder:
+        raise NotFoundError(
+            f"asset files are missing: {', '.join(missing)}", hint="put them into assets/ of the source"
+        )
+    with new_directory(path, overwrite=delivery.overwrite, check=delivery.check) as folder:
         with open(folder / "saved_model.pb", "wb") as file:
-            write_saved_model_file(file, message, contents, progress)
+            write_saved_model_file(file, message, contents, delivery.progress)
         if tensors:
             (folder / "variables").mkdir()
-            write_bundle(tensors, folder / "variables", "variables", progress)
+            write_bundle(tensors, folder / "variables", "variables", delivery.progress)
         for asset in model.assets:
             target = resolve_inside(folder / "assets", asset.filename, where="asset")
             target.parent.mkdir(parents=True, exist_ok=True)
             with SourceFile(str(asset.source)) as source, open(target, "wb") as file:
                 for chunk in source.slice().chunks():
-                    file.write(chunk)
+                    file.write(chunk.data)
     return [Path(path)]

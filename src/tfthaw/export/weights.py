@@ -7,27 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfthaw._files import Progress, new_file, new_file_set
+from tfthaw.export.delivery import Delivery
 from tfthaw.formats.npz import write_npz
 from tfthaw.formats.safetensors import write_safetensors
 from tfthaw.formats.tensor_bundle import BundleWriter, written_names
 from tfthaw.tensors import Tensor
 
 
-def write_checkpoint(
-    tensors: Mapping[str, Tensor], prefix: str | os.PathLike[str], *, overwrite: bool, progress: Progress | None
-) -> list[Path]:
+def write_checkpoint(tensors: Mapping[str, Tensor], prefix: str | os.PathLike[str], delivery: Delivery) -> list[Path]:
     """Write a V2 checkpoint: `prefix.data-00000-of-00001` and `prefix.index`.
 
     Returns:
         The files that were written.
 
     Raises:
-        OutputExistsError: One of the files is there and `overwrite` is false.
+        OutputExistsError: One of the files is there and may not be replaced.
     """
     target = Path(prefix)
     names = written_names(target.name)
-    with new_file_set(target.parent, names, overwrite=overwrite) as folder:
-        write_bundle(tensors, folder, target.name, progress)
+    with new_file_set(target.parent, names, overwrite=delivery.overwrite, check=delivery.check) as folder:
+        write_bundle(tensors, folder, target.name, delivery.progress)
     return [target.with_name(name) for name in names]
 
 
@@ -41,7 +40,7 @@ def write_bundle(tensors: Mapping[str, Tensor], folder: Path, basename: str, pro
 
 
 def write_weights_file(
-    tensors: Mapping[str, Tensor], path: str | os.PathLike[str], *, to: str, overwrite: bool, progress: Progress | None
+    tensors: Mapping[str, Tensor], path: str | os.PathLike[str], delivery: Delivery, *, to: str
 ) -> list[Path]:
     """Write one file of weights.
 
@@ -49,20 +48,18 @@ def write_weights_file(
         tensors: The tensors by name.
         path: The file.
         to: `safetensors` or `npz`.
-        overwrite: Whether a file that is there may be replaced.
-        progress: Called with the number of bytes just written.
+        delivery: How to go about it.
 
     Returns:
         The files that were written.
 
     Raises:
         UnsupportedError: The format cannot hold some of the tensors; with all of them.
-        OutputExistsError: The file is there and `overwrite` is false.
+        OutputExistsError: The file is there and may not be replaced.
     """
-    with new_file(path, overwrite=overwrite) as file:
+    with new_file(path, overwrite=delivery.overwrite, check=delivery.check) as file:
         if to == "safetensors":
-            write_safetensors(file, tensors, progress=progress)
+            write_safetensors(file, tensors, progress=delivery.progress)
         else:
-            write_npz(file, tensors, progress=progress)
+            write_npz(file, tensors, progress=delivery.progress)
     return [Path(path)]
-

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Union
+from typing import TypeAlias
 
 from tfthaw.dtypes import DType
 from tfthaw.tensors import Tensor
@@ -65,7 +65,8 @@ class AttrList:
     """Several values of one kind.
 
     Attributes:
-        kind: The field that holds them: `s`, `i`, `f`, `b`, `type`, `shape`, `tensor` or `func`; an empty list has none.
+        kind: The field that holds them: `s`, `i`, `f`, `b`, `type`, `shape`, `tensor` or `func`; an empty list has
+            none.
         items: The values.
         opaque: Whatever else the list holds (values of other kinds, unknown fields).
     """
@@ -89,6 +90,6 @@ class OpaqueAttr:
     data: bytes
 
 
-Attr = Union[
-    bytes, int, float, bool, DType, Shape, Tensor, FunctionName, AttrList, AttrPlaceholder, OpaqueAttr
-]  # fmt: skip
+Attr: TypeAlias = (
+    "bytes | int | float | bool | DType | Shape | Tensor | FunctionName | AttrList | AttrPlaceholder | OpaqueAttr"
+)

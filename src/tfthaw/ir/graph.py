@@ -1,8 +1,8 @@
 """Graphs: nodes, and how they hang together.
 
 A `Graph` keeps its nodes in the order in which they were written, and may be inconsistent: duplicate names and inputs
-that lead nowhere load, so that they can be shown and mended (`tfthaw.ir.validation` names them). Links are by name, as in
-GraphDef; `GraphIndex` is the use-def view of a graph at one moment.
+that lead nowhere load, so that they can be shown and mended (`tfthaw.ir.validation` names them). Links are by name,
+as in GraphDef; `GraphIndex` is the use-def view of a graph at one moment.
 
 Inputs are spelled as GraphDef spells them: `node` or `node:1` for an output, `^node` for a control input.
 """

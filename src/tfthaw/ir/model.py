@@ -1,7 +1,7 @@
 """Models: a graph with what surrounds it.
 
-`Model` is the unit that passes transform and that exporters write: one MetaGraph's worth of graph, signatures, collections,
-saver and assets. `values` are the tensors of the checkpoint that belongs to it, by checkpoint key.
+`Model` is the unit that passes transform and that exporters write: one MetaGraph's worth of graph, signatures,
+collections, saver and assets. `values` are the tensors of the checkpoint that belongs to it, by checkpoint key.
 
 Source: meta_graph.proto and saver.proto of TensorFlow.
 """

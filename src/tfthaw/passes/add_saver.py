@@ -1,7 +1,7 @@
 """Add a Saver: the nodes that write a graph's variables to a checkpoint and read them back.
 
-The nodes are those that `tf.compat.v1.train.Saver` adds, so that `import_meta_graph` + `Saver.restore`, SavedModel loaders and
-C++ servers find what they expect. A part of a partitioned variable is saved as that part of its whole.
+The nodes are those that `tf.compat.v1.train.Saver` adds, so that `import_meta_graph` + `Saver.restore`, SavedModel
+loaders and C++ servers find what they expect. A part of a partitioned variable is saved as that part of its whole.
 
 Source: saver.py of TensorFlow and the op definitions of io_ops.cc.
 """
@@ -67,9 +67,7 @@ def add_saver(graph: Graph, variables: Sequence[SavedVariable], *, scope: str = 
     scopes = {name.partition("/")[0] for name in index.nodes}
     build = _Building(index, free_name(scopes, scope))
     saver = build.saver(variables)
-    return WithSaver(
-        replace(graph, nodes=[*graph.nodes, *build.nodes]), saver, build.assigns, build.snapshots
-    )
+    return WithSaver(replace(graph, nodes=[*graph.nodes, *build.nodes]), saver, build.assigns, build.snapshots)
 
 
 class _Building:
@@ -108,7 +106,9 @@ class _Building:
             self.constant("SaveV2/shape_and_slices", parts, DType.string), *reads,
         ], {"dtypes": dtypes})  # fmt: skip
         colocated = AttrList("s", [f"loc:@{prefix}".encode()])
-        done = self.add("control_dependency", "Identity", [prefix, f"^{save}"], {"T": DType.string, "_class": colocated})
+        done = self.add(
+            "control_dependency", "Identity", [prefix, f"^{save}"], {"T": DType.string, "_class": colocated}
+        )
         restored = self.add("RestoreV2", "RestoreV2", [
             prefix, self.constant("RestoreV2/tensor_names", names, DType.string),
             self.constant("RestoreV2/shape_and_slices", parts, DType.string),

@@ -1,8 +1,8 @@
 """Batch normalisation that was left in training mode.
 
-In training mode a FusedBatchNorm takes mean and variance from the batch at hand, and its moving averages are only written,
-never used. A graph exported that way gives other answers for other batches. Switching to the moving averages changes the
-outputs, so it is done only when asked for; otherwise the nodes are named.
+In training mode a FusedBatchNorm takes mean and variance from the batch at hand, and its moving averages are only
+written, never used. A graph exported that way gives other answers for other batches. Switching to the moving averages
+changes the outputs, so it is done only when asked for; otherwise the nodes are named.
 
 Source: nn_ops.cc of TensorFlow (FusedBatchNorm: inputs x, scale, offset, mean, variance) and `tf.compat.v1.layers`.
 """
@@ -41,7 +41,8 @@ def training_mode_nodes(graph: Graph) -> list[str]:
 def use_moving_averages(graph: Graph, whole: Graph) -> UsesAverages:
     """Make batch normalisations use their moving averages.
 
-    The averages are found where the whole graph writes the batch's mean (output 1) and variance (output 2) to variables.
+    The averages are found where the whole graph writes the batch's mean (output 1) and variance (output 2) to
+    variables.
 
     Args:
         graph: The graph to change.

@@ -1,7 +1,7 @@
 """Which tensors of a graph stand for a variable, and who uses them how.
 
-A variable reaches its users as a reference (v1) or as a resource handle, often through nodes that only hand it on: control
-flow of loops and conds, identities. This is analysis: it changes nothing.
+A variable reaches its users as a reference (v1) or as a resource handle, often through nodes that only hand it on:
+control flow of loops and conds, identities. This is analysis: it changes nothing.
 
 Source: the op definitions of state_ops.cc, resource_variable_ops.cc and control_flow_ops.cc of TensorFlow.
 """

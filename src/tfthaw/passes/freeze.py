@@ -1,9 +1,11 @@
 """Freeze: every variable becomes a constant with its value.
 
-Nodes keep their names; a variable's node becomes a Const, a read becomes an Identity, and what handed the variable on (loops,
-conds) now hands the value on. Values are not read here: they go from their source into the output as they are.
+Nodes keep their names; a variable's node becomes a Const, a read becomes an Identity, and what handed the variable on
+(loops, conds) now hands the value on. Values are not read here: they go from their source into the output as they
+are.
 
-Source: the op definitions of state_ops.cc, resource_variable_ops.cc, array_ops.cc and control_flow_ops.cc of TensorFlow.
+Source: the op definitions of state_ops.cc, resource_variable_ops.cc, array_ops.cc and control_flow_ops.cc of
+TensorFlow.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Prune: keep what the outputs need, with the chosen inputs as placeholders.
 
-It changes no value: what is dropped could not be seen from the outputs. Side effects that no output waits for go with it.
+It changes no value: what is dropped could not be seen from the outputs. Side effects that no output waits for go with
+it.
 """
 
 from __future__ import annotations
@@ -89,8 +90,7 @@ def _feeds(
         )
         # a node that also gives tensors that are not fed must stay, so its place is taken only where it does not
         new = node.name if name.output == 0 and alone else free_name({*index.nodes, *cut}, f"{node.name}_{name.output}")
-        attrs = {"dtype": dtype, "shape": Shape(None)}
-        cut[new] = Node(new, "Placeholder", [], "", dict(attrs))
+        cut[new] = Node(new, "Placeholder", [], "", {"dtype": dtype, "shape": Shape(None)})
         fed[name] = TensorName(new, 0)
     return cut, fed
 
@@ -99,7 +99,9 @@ def _rewired(node: Node, replaced: Mapping[TensorName, TensorName]) -> Node:
     """Return the node with its inputs taken from where the replaced tensors are now."""
     if not replaced:
         return node
-    inputs = [replaced[name].as_input() if (name := TensorName.parse(text)) in replaced else text for text in node.inputs]
+    inputs = [
+        replaced[name].as_input() if (name := TensorName.parse(text)) in replaced else text for text in node.inputs
+    ]
     return node if inputs == node.inputs else replace(node, inputs=inputs)
 
 
@@ -139,7 +141,9 @@ def _colocated(node: Node, names: set[str]) -> Node:
     kept = [
         item
         for item in value.items
-        if not (isinstance(item, bytes) and item.startswith(b"loc:@") and item[5:].decode(errors="replace") not in names)
+        if not (
+            isinstance(item, bytes) and item.startswith(b"loc:@") and item[5:].decode(errors="replace") not in names
+        )
     ]
     if len(kept) == len(value.items):
         return node

@@ -1,8 +1,8 @@
 """Set placeholders: a placeholder becomes a constant, and branches that can no longer be taken go.
 
-With `is_training=false` a v1 cond has one live branch. Dead branches are where training graphs keep the writes that no frozen
-graph can have, so they are cut: a Switch with a constant predicate hands its data to one side only, what hangs on the other
-side never runs, and a Merge with one live input is that input.
+With `is_training=false` a v1 cond has one live branch. Dead branches are where training graphs keep the writes that
+no frozen graph can have, so they are cut: a Switch with a constant predicate hands its data to one side only, what
+hangs on the other side never runs, and a Merge with one live input is that input.
 
 Source: control_flow_ops.cc of TensorFlow (Switch, Merge and how deadness spreads).
 """

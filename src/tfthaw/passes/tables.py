@@ -1,8 +1,8 @@
 """Lookup tables: make them initialise themselves.
 
-A table is filled by a node that nothing in the model waits for; a session has to run it first. A graph that stands alone
-(frozen, or imported without its SavedModel) has nobody who would. This pass puts an identity behind the table's handle that
-waits for the filling node. Filling a table again with the same entries is allowed and changes nothing.
+A table is filled by a node that nothing in the model waits for; a session has to run it first. A graph that stands
+alone (frozen, or imported without its SavedModel) has nobody who would. This pass puts an identity behind the table's
+handle that waits for the filling node. Filling a table again with the same entries is allowed and changes nothing.
 
 Source: lookup_ops.cc, and InitializableLookupTable of lookup_table_op.cc, of TensorFlow.
 """
@@ -104,8 +104,9 @@ def _wired(graph: Graph, index: GraphIndex, chosen: dict[str, str]) -> Graph:
     for node in graph.nodes:
         if node.name not in fill_inputs:
             renamed = [ready.get(text.removesuffix(":0"), text) for text in node.inputs]
-            node = node if renamed == node.inputs else replace(node, inputs=renamed)
-        nodes.append(node)
+            nodes.append(node if renamed == node.inputs else replace(node, inputs=renamed))
+        else:
+            nodes.append(node)
         if node.name in new:
             nodes.append(new[node.name])
     return replace(graph, nodes=nodes)

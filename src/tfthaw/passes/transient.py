@@ -1,8 +1,8 @@
 """Transient state: variables that begin anew whenever a model is loaded, such as the counters of a metric.
 
-No checkpoint holds them. A graph that keeps no state can give one answer only: that of the first call after loading. This
-pass makes writes to such variables give that answer as plain arithmetic: `AssignAdd(total, x)` becomes `Add(total, x)`. Each
-one is reported, because a second call to the original would add to the first.
+No checkpoint holds them. A graph that keeps no state can give one answer only: that of the first call after loading.
+This pass makes writes to such variables give that answer as plain arithmetic: `AssignAdd(total, x)` becomes
+`Add(total, x)`. Each one is reported, because a second call to the original would add to the first.
 
 It refuses nothing: writes that it cannot express this way stay, and `tfthaw.passes.writes` names them.
 """
@@ -106,4 +106,6 @@ def _handle_write(
 def _reads_after(index: GraphIndex, carriers: Carriers, write: str, variable: str, needed: set[str]) -> list[str]:
     """Return the reads of a variable that come after a write and that outputs need."""
     later = index.descend([write])
-    return sorted(name for name, read in carriers.reads.items() if variable in read and name in later and name in needed)
+    return sorted(
+        name for name, read in carriers.reads.items() if variable in read and name in later and name in needed
+    )

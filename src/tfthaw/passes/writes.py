@@ -1,8 +1,9 @@
 """Writes: take out the side effects on variables that no output's value needs.
 
-A training graph writes variables while it runs: moving averages, counters, the optimizer's step. Frozen, there is nothing
-left to write to. A write that outputs only wait for (a control input) can go when nobody reads the variable after it; the
-outputs are then the same. A write whose value flows into an output cannot, and neither can one that is read afterwards.
+A training graph writes variables while it runs: moving averages, counters, the optimizer's step. Frozen, there is
+nothing left to write to. A write that outputs only wait for (a control input) can go when nobody reads the variable
+after it; the outputs are then the same. A write whose value flows into an output cannot, and neither can one that is
+read afterwards.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def _refuse(index: GraphIndex, carriers: Carriers, needed: set[str]) -> None:
         later = index.descend([name]) & needed
         readers = sorted(reader for reader, read in carriers.reads.items() if reader in later and read & variables)
         if readers:
-            problems.append(f"{name} ({node.op}) writes {', '.join(sorted(variables))}, which {readers[0]} reads after it")
+            problems.append(
+                f"{name} ({node.op}) writes {', '.join(sorted(variables))}, which {readers[0]} reads after it"
+            )
     if problems:
         raise UnsupportedError(
             "the graph writes variables on the way to its outputs, and a frozen graph has nothing to write to",
@@ -91,8 +94,8 @@ def _cone(index: GraphIndex, writes: set[str], needed: set[str]) -> set[str]:
 def _without_inputs(index: GraphIndex, node: Node, gone: set[str]) -> Node:
     """Return the node without its control inputs from nodes that are gone.
 
-    A node without any other input takes over what the dropped nodes depended on: in a loop or a cond, its control inputs are
-    all that says when it runs.
+    A node without any other input takes over what the dropped nodes depended on: in a loop or a cond, its control
+    inputs are all that says when it runs.
     """
     lost = [text[1:] for text in node.inputs if text.startswith("^") and text[1:] in gone]
     if not lost:

@@ -12,7 +12,7 @@ Binary reading and writing is `parse` and `serialize`; the text format is in `pr
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, unknown_fields
@@ -25,7 +25,7 @@ _pool = descriptor_pool.DescriptorPool()
 
 
 def _load() -> None:
-    compiled = resources.files(__package__).joinpath("descriptors.bin").read_bytes()
+    compiled = Path(__file__).with_name("descriptors.bin").read_bytes()
     files = descriptor_pb2.FileDescriptorSet.FromString(compiled)
     for file in files.file:
         _pool.Add(file)

@@ -73,7 +73,7 @@ class Plan:
             raise RestoreError(
                 f"{wrong} of {len(self.matches) + wrong} variables have no value that fits",
                 missing=missing, unused=self.unused if missing else (), mismatched=self.mismatched, path=self.path,
-                hint="give the checkpoint that belongs to this graph, or name what may be left out with --allow-missing",
+                hint="give the checkpoint that belongs to this graph, or name what may stay out with --allow-missing",
             )  # fmt: skip
 
 
@@ -132,12 +132,13 @@ def _match(
     for name in (variable.name, variable.node):
         if name in values:
             return Match(variable.node, name, values[name], "name", values[name])
-    if declared is not None and declared.full_name in values and variable.shape.dims is not None:
-        whole = values[declared.full_name]
+    full_name = declared.full_name if declared is not None else None
+    if declared is not None and full_name is not None and full_name in values and variable.shape.dims is not None:
+        whole = values[full_name]
         lengths = tuple(size or 0 for size in variable.shape.dims)
         if whole.shape == declared.full_shape and len(declared.starts) == len(lengths):
-            part = SavedAs(declared.full_name, whole.shape, declared.starts, lengths)
-            return _taken(variable, declared.full_name, whole, part, "partition")
+            part = SavedAs(full_name, whole.shape, declared.starts, lengths)
+            return _taken(variable, full_name, whole, part, "partition")
     return None
 
 
@@ -175,7 +176,8 @@ def choose_averages(values: Mapping[str, Tensor], mode: str) -> tuple[dict[str, 
 
     Args:
         values: The checkpoint's tensors by key.
-        mode: `use`: variables take their average, and the shadows are gone; `drop`: the shadows are gone; `keep`: as is.
+        mode: `use`: variables take their average, and the shadows are gone; `drop`: the shadows are gone; `keep`: as
+            is.
 
     Returns:
         The tensors by key, and what was done as notes.

@@ -1,7 +1,7 @@
 """Under which key a graph saves each of its variables, read from the graph's own restore nodes.
 
-A Saver may save a variable under any key and save parts of variables, so the names of nodes are evidence and the restore
-nodes are proof: `Assign(variable, RestoreV2(prefix, names, slices):i)` says that names[i] fills the variable.
+A Saver may save a variable under any key and save parts of variables, so the names of nodes are evidence and the
+restore nodes are proof: `Assign(variable, RestoreV2(prefix, names, slices):i)` says that names[i] fills the variable.
 
 Source: io_ops.cc (Restore, RestoreSlice, RestoreV2), saver.py and checkpoint_ops.cc of TensorFlow.
 """

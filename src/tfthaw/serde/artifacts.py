@@ -1,7 +1,8 @@
 """Artifacts: files on disk as models and named tensors, read as far as they are asked.
 
-`open_artifact` finds out what a path is; the reader of a format is imported when that format comes. What it holds comes in two views: `variables` (named tensors: a checkpoint's, a
-weights file's, or those that lie beside a graph) and `model` (the graph with all around it). Both are made on demand.
+`open_artifact` finds out what a path is; the reader of a format is imported when that format comes. What it holds
+comes in two views: `variables` (named tensors: a checkpoint's, a weights file's, or those that lie beside a graph)
+and `model` (the graph with all around it). Both are made on demand.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class Artifact:
                 self._models[position] = self._saved_model(position)
             return self._models[position]
         if tags:
-            raise UsageError(f"tags choose a MetaGraph of a SavedModel, and this is {self.located.format}", path=self.path)
+            raise UsageError(f"tags choose a MetaGraph of a SavedModel, this is {self.located.format}", path=self.path)
         return self._only_model
 
     def close(self) -> None:

@@ -79,7 +79,8 @@ class ProtoTensor(Tensor):
             raw = self._listed()
         return _fill(raw, self.size, self.dtype).reshape(self.shape)
 
-    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Bytes]:  # docstring inherited
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Bytes]:
+        """Yield the raw bytes from the file where they were left there, else the decoded elements."""
         if self.content is not None:
             self._check()
             return self.content.chunks(chunk_bytes)

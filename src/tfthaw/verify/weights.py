@@ -57,8 +57,9 @@ def compare_tensors(
     return Comparison(len(expected), compared, tuple(different))
 
 
-def require_same(expected: Mapping[str, Tensor], written: Mapping[str, Tensor], *, path: str,
-                 progress: Progress | None = None) -> Comparison:
+def require_same(
+    expected: Mapping[str, Tensor], written: Mapping[str, Tensor], *, path: str, progress: Progress | None = None
+) -> Comparison:
     """Compare, and refuse any difference.
 
     Raises:
