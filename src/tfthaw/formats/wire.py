@@ -23,8 +23,8 @@ A big content is field 4 of a TensorProto; each message around it has a length i
 
 from __future__ import annotations
 
-import re
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
