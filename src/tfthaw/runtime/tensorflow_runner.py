@@ -70,8 +70,13 @@ def runtime_name() -> str:
     return f"tensorflow {import_tensorflow('run a model').__version__}"
 
 
-def run_graph(source: str | os.PathLike[str] | Artifact, inputs: Mapping[str, Array], outputs: Sequence[str], *,
-              tags: Sequence[str] | None = None) -> dict[str, Array]:
+def run_graph(
+    source: str | os.PathLike[str] | Artifact,
+    inputs: Mapping[str, Array],
+    outputs: Sequence[str],
+    *,
+    tags: Sequence[str] | None = None,
+) -> dict[str, Array]:
     """Run an artifact that carries a graph.
 
     Args:
@@ -96,8 +101,9 @@ def run_graph(source: str | os.PathLike[str] | Artifact, inputs: Mapping[str, Ar
         return _run(artifact, inputs, list(outputs), tags)
 
 
-def _run(artifact: Artifact, inputs: Mapping[str, Array], outputs: list[str],
-         tags: Sequence[str] | None) -> dict[str, Array]:
+def _run(
+    artifact: Artifact, inputs: Mapping[str, Array], outputs: list[str], tags: Sequence[str] | None
+) -> dict[str, Array]:
     if not artifact.has_graph:
         raise UnsupportedError(f"{artifact.format} carries no graph that could be run", path=artifact.path)
     chosen = _tags(artifact, tags) if artifact.located.format == "saved-model" else []
