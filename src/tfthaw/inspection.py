@@ -14,7 +14,7 @@ from tfthaw.conversion.options import GRAPH_FORMATS, WEIGHT_FORMATS
 from tfthaw.dtypes import DType
 from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.ir.attrs import Shape
-from tfthaw.ir.graph import Graph
+from tfthaw.ir.graph import Graph, GraphIndex
 from tfthaw.ir.model import Model
 from tfthaw.ir.op_history import earliest_version, package_of, unregistered
 from tfthaw.ir.signatures import Signature
@@ -275,4 +275,15 @@ def _graph_obstacle(artifact: Artifact, model: Model | None, name: str) -> tuple
     has_variables = any(node.op in VARIABLE_OPS for node in model.graph.walk())
     if has_variables and not artifact.variables:
         return "the values of its variables", "add --checkpoint with the checkpoint that belongs to it"
+    if has_variables and _functions_take_variables(model.graph):
+        return "a conversion of variables that library functions take", "its weights can be taken (checkpoint, npz)"
     return None
+
+
+def _functions_take_variables(graph: Graph) -> bool:
+    if not graph.functions:
+        return False
+    from tfthaw.passes.carriers import find_carriers  # only graphs with functions need it
+
+    index = GraphIndex(graph.nodes)
+    return bool(find_carriers(index, set(index.nodes), [function.name for function in graph.functions]).calls)
