@@ -388,7 +388,7 @@ class TestDamage:
     def test_an_unknown_rank(self, tmp_path):
         message = entry()
         message.shape.unknown_rank = True
-        with pytest.raises(StructureError, match="no rank"):
+        with pytest.raises(StructureError, match="unknown rank"):
             BundleReader(make(tmp_path, {"w": message})).entry("w")
 
     def test_an_entry_of_strings_that_lies_about_their_number(self, tmp_path):

@@ -10,9 +10,8 @@ import abc
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from tfthaw._files import CHUNK_BYTES, Bytes
 from tfthaw.dtypes import DType
@@ -42,22 +41,24 @@ class Versions(NamedTuple):
     bad_consumers: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class CheckpointEntry:
-    """What a checkpoint says of one tensor without reading it.
+class CheckpointEntry(Protocol):
+    """What a checkpoint says of one tensor without reading it."""
 
-    Attributes:
-        dtype: The element type.
-        shape: The dimensions of the whole tensor.
-        nbytes: Bytes that are stored; for a partitioned tensor, of all its parts. 0 for the strings of a V1 checkpoint,
-            which does not tell.
-        slices: The parts of a partitioned tensor; empty for one that was saved whole.
-    """
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
 
-    dtype: DType
-    shape: tuple[int, ...]
-    nbytes: int
-    slices: tuple[tuple[Extent, ...], ...] = ()
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The dimensions of the whole tensor."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are stored, those of all parts for a partitioned tensor; 0 where the format does not tell."""
+
+    @property
+    def slices(self) -> tuple[tuple[Extent, ...], ...]:
+        """The parts of a partitioned tensor; empty for one that was saved whole."""
 
 
 class CheckpointReader(abc.ABC):

@@ -20,7 +20,6 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +38,6 @@ from tfthaw.errors import (
     UnsupportedError,
 )
 from tfthaw.formats.checkpoint_reader import (
-    CheckpointEntry,
     CheckpointReader,
     LazyMapping,
     UnreadableTensor,
@@ -96,15 +94,22 @@ class _Part(NamedTuple):
     table: int
 
 
-@dataclass(frozen=True)
-class SlicesEntry(CheckpointEntry):
+class SlicesEntry(NamedTuple):
     """What the meta of the shards says of one tensor.
 
     Attributes:
+        dtype: The element type.
+        shape: The dimensions of the whole tensor.
+        nbytes: Bytes of its elements; 0 for strings, of which the format does not tell.
+        slices: The parts of a partitioned tensor; empty for one that was saved whole.
         parts: The slices with their files, also where the only one is the whole tensor.
     """
 
-    parts: tuple[_Part, ...] = ()
+    dtype: DType
+    shape: tuple[int, ...]
+    nbytes: int
+    slices: tuple[tuple[Extent, ...], ...]
+    parts: tuple[_Part, ...]
 
 
 class TensorSlicesReader(CheckpointReader):
@@ -230,7 +235,7 @@ class TensorSlicesReader(CheckpointReader):
                 )  # fmt: skip
             if other is not entry:
                 parts = other.parts + entry.parts
-                entry = replace(entry, parts=parts, slices=tuple(part.extents for part in parts))
+                entry = entry._replace(parts=parts, slices=tuple(part.extents for part in parts))
             known[meta.name] = entry
 
     def _decode_meta(self, meta: Any, number: int, path: str) -> SlicesEntry:
