@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
 from tfthaw.passes.carriers import Carriers, find_carriers
+from tfthaw.passes.order import reads_after
 from tfthaw.passes.prune import free_name
 
 _REF_ARITHMETIC = {"AssignAdd": "Add", "AssignSub": "Sub", "Assign": "Identity"}
@@ -55,7 +56,7 @@ def first_call(graph: Graph, outputs: Collection[TensorName], transient: Collect
             continue
         node = index.nodes[writes[0]]
         new = (
-            _ref_write(index, carriers, node, variable, needed)
+            _ref_write(index, carriers, node, variable, needed, outputs)
             if node.op in _REF_ARITHMETIC
             else _handle_write(index, carriers, node, variable, needed)
         )
@@ -67,10 +68,15 @@ def first_call(graph: Graph, outputs: Collection[TensorName], transient: Collect
 
 
 def _ref_write(
-    index: GraphIndex, carriers: Carriers, node: Node, variable: str, needed: set[str]
+    index: GraphIndex,
+    carriers: Carriers,
+    node: Node,
+    variable: str,
+    needed: set[str],
+    outputs: Collection[TensorName],
 ) -> dict[str, list[Node]]:
     """Rewrite a write that gives the new value as its output; other reads keep the value from before."""
-    if node.name not in needed or _reads_after(index, carriers, node.name, variable, needed):
+    if node.name not in needed or reads_after(index, carriers, node.name, needed, outputs):
         return {}
     dtype = index.nodes[variable].attrs["dtype"]
     op = _REF_ARITHMETIC[node.op]
@@ -83,7 +89,7 @@ def _handle_write(
 ) -> dict[str, list[Node]]:
     """Rewrite a write that gives nothing: the reads that come after it take the new value."""
     op = _HANDLE_ARITHMETIC.get(node.op)
-    after = [index.nodes[name] for name in _reads_after(index, carriers, node.name, variable, needed)]
+    after = [index.nodes[name] for name in reads_after(index, carriers, node.name, needed)]
     if op is None or not after or any(read.op != "ReadVariableOp" for read in after):
         return {}
     dtype = index.nodes[variable].attrs["dtype"]
@@ -101,11 +107,3 @@ def _handle_write(
         inputs = [new, *(text for text in read.inputs[1:] if text.startswith("^"))]
         result[read.name] = [Node(read.name, "Identity", inputs, read.device, {"T": dtype}, read.opaque)]
     return result
-
-
-def _reads_after(index: GraphIndex, carriers: Carriers, write: str, variable: str, needed: set[str]) -> list[str]:
-    """Return the reads of a variable that come after a write and that outputs need."""
-    later = index.descend([write])
-    return sorted(
-        name for name, read in carriers.reads.items() if variable in read and name in later and name in needed
-    )

@@ -15,6 +15,7 @@ from tfthaw.errors import UnsupportedError
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
 from tfthaw.passes.carriers import Carriers, find_carriers
+from tfthaw.passes.order import reads_after
 from tfthaw.passes.prune import without_lost_colocations
 
 
@@ -47,7 +48,7 @@ def drop_writes(graph: Graph, outputs: Collection[TensorName]) -> Writes:
     if not carriers.writes:
         return Writes(graph, {})
     needed = index.reach([name.node for name in outputs], through_control=False)
-    _refuse(index, carriers, needed)
+    _refuse(index, carriers, needed, outputs)
     gone = _cone(index, set(carriers.writes), needed)
     nodes = [_without_inputs(index, node, gone) for node in graph.nodes if node.name not in gone]
     reached = GraphIndex(nodes).reach([name.node for name in outputs])
@@ -56,15 +57,14 @@ def drop_writes(graph: Graph, outputs: Collection[TensorName]) -> Writes:
     return Writes(replace(graph, nodes=without_lost_colocations(kept)), dropped)
 
 
-def _refuse(index: GraphIndex, carriers: Carriers, needed: set[str]) -> None:
+def _refuse(index: GraphIndex, carriers: Carriers, needed: set[str], outputs: Collection[TensorName]) -> None:
     problems = []
     for name, variables in sorted(carriers.writes.items()):
         node = index.nodes[name]
         if name in needed:
             problems.append(f"{name} ({node.op}) writes {', '.join(sorted(variables))}, and an output needs its value")
             continue
-        later = index.descend([name]) & needed
-        readers = sorted(reader for reader, read in carriers.reads.items() if reader in later and read & variables)
+        readers = reads_after(index, carriers, name, needed, outputs)
         if readers:
             problems.append(
                 f"{name} ({node.op}) writes {', '.join(sorted(variables))}, which {readers[0]} reads after it"
