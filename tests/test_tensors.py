@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfthaw._files import SourceFile
 from tfthaw.dtypes import DType
-from tfthaw.errors import ChecksumError, StructureError, UnsupportedError
+from tfthaw.errors import ChecksumError, LimitError, StructureError, UnsupportedError
 from tfthaw.tensors import (
     ArrayTensor,
     CastTensor,
@@ -65,6 +65,10 @@ class TestArrayTensor:
         tensor = ArrayTensor(array)
         assert (tensor.dtype, tensor.nbytes) == (DType.string, 0)
         assert tensor.numpy().tolist() == [[b"a", "é".encode()]]
+
+    def test_strings_have_no_stream(self):
+        with pytest.raises(UnsupportedError, match="a string tensor has no row of bytes"):
+            stream(ArrayTensor(np.array(["a"])))
 
     def test_the_type_can_be_given(self):
         tensor = ArrayTensor(np.array([1, 2], np.int8), DType.qint8)
@@ -241,6 +245,11 @@ class TestJoinedTensor:
         parts = [part((0, 0, 0), CUBE[:, :, :2]), part((0, 0, 2), CUBE[:, :, 2:])]
         joined = JoinedTensor(DType.int32, (4, 6, 5), parts)
         assert max(len(chunk) for chunk in joined.chunks(64)) <= 64
+
+    def test_a_whole_beyond_memory(self):
+        halves = [TensorPart((at,), LazyTensor(DType.uint8, [1 << 61], lambda: None)) for at in (0, 1 << 61)]
+        with pytest.raises(LimitError, match="no memory for the 4611686018427387904 bytes of tensor 'w'"):
+            JoinedTensor(DType.uint8, [1 << 62], halves, name="w").numpy()
 
     def test_strings(self):
         values = np.array([b"a", b"bb", b""], object)

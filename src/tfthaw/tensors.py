@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tfthaw._files import CHUNK_BYTES, Bytes, FileSlice
 from tfthaw.dtypes import DType
-from tfthaw.errors import ChecksumError, StructureError, UnsupportedError
+from tfthaw.errors import ChecksumError, LimitError, StructureError, UnsupportedError
 
 Array = npt.NDArray[Any]
 
@@ -66,7 +66,10 @@ class Tensor(abc.ABC):
 
         Raises:
             ChecksumError: The stored checksum does not fit the bytes.
+            UnsupportedError: Strings have no fixed size.
         """
+        if not self.dtype.is_numeric:
+            raise UnsupportedError(f"a {self.dtype.name} tensor has no row of bytes")
         flat = as_bytes(self.numpy())
         for start in range(0, len(flat), chunk_bytes):
             yield flat[start : start + chunk_bytes]
@@ -208,8 +211,15 @@ class JoinedTensor(Tensor):
             raise StructureError(f"the parts of tensor {name!r} do not make {list(shape)}", problems=[problem])
 
     def numpy(self) -> Array:
-        """Return the whole as a new array."""
-        whole = reshape(np.empty(self.size, self.dtype.numpy), self.shape)
+        """Return the whole as a new array.
+
+        Raises:
+            LimitError: It does not fit in memory; `chunks` may still give it.
+        """
+        try:
+            whole = reshape(np.empty(self.size, self.dtype.numpy), self.shape)
+        except MemoryError as error:
+            raise LimitError(f"no memory for the {self.nbytes} bytes of tensor {self.name!r}") from error
         for part in self.parts:
             whole[_region(part)] = part.tensor.numpy()
         return whole
