@@ -22,6 +22,9 @@ _LEAST_ELEMENTS = 4
 _LEAST_BYTES = 16
 """Fewer elements or bytes than these are equal by chance too often: steps, rates, shapes, small class weights."""
 
+_HEAD_BYTES = 1024
+"""Tensors that differ at all nearly always do so within these: the rest of them need not be read."""
+
 Kind = tuple[DType, tuple[int, ...], bytes]
 
 
@@ -114,12 +117,9 @@ def find_renames(a: Mapping[str, Named], b: Mapping[str, Named]) -> tuple[list[R
 
 def _groups(a: Mapping[str, Named], b: Mapping[str, Named]) -> list[_Group]:
     """Group the tensors that both sides have the content of."""
-    shared = {named.kind for named in a.values()} & {named.kind for named in b.values()}
     found: dict[Kind, _Group] = {}
-    for side, names in enumerate((a, b)):
-        for name, named in names.items():
-            if named.kind not in shared or not (named.is_array or named.tensor.dtype is DType.string):
-                continue
+    for side, candidates in enumerate(_candidates(a, b)):
+        for name, named in candidates.items():
             digest, is_particular = _fingerprint(named)
             kind = (*named.kind, digest)
             group = found.setdefault(kind, _Group(kind, [], [], None if is_particular else _weakness(named)))
@@ -132,6 +132,27 @@ def _groups(a: Mapping[str, Named], b: Mapping[str, Named]) -> list[_Group]:
         reason = f"{len(group.a)} in A and {len(group.b)} in B have this content" if repeated else None
         result.append(_Group(group.kind, group.a, group.b, group.weakness or reason))
     return result
+
+
+def _candidates(a: Mapping[str, Named], b: Mapping[str, Named]) -> list[dict[str, Named]]:
+    """Return the tensors that the other side may have: one of their type, shape and first bytes."""
+    sides = [{name: named for name, named in side.items() if _is_known_by_content(named)} for side in (a, b)]
+    for trait in (lambda named: named.kind, lambda named: (named.kind, _head(named))):
+        traits = [{name: trait(named) for name, named in side.items()} for side in sides]
+        shared = set(traits[0].values()) & set(traits[1].values())
+        sides = [
+            {name: named for name, named in side.items() if found[name] in shared}
+            for side, found in zip(sides, traits, strict=True)
+        ]
+    return sides
+
+
+def _is_known_by_content(named: Named) -> bool:
+    return named.is_array or named.tensor.dtype is DType.string
+
+
+def _head(named: Named) -> bytes:
+    return next(named.chunks(_HEAD_BYTES), np.empty(0, np.uint8)).tobytes() if named.is_array else b""
 
 
 def _weakness(named: Named) -> str:
