@@ -370,5 +370,5 @@ def test_a_fetched_reference_shows_a_write_from_beside_it(tf, tmp_path):
         with tf.control_dependencies([tf.compat.v1.assign_add(step, 1.0)]):
             tf.identity(feed(tf), name="out")
 
-    with pytest.raises(UnsupportedError, match="writes step, which step reads after it"):
+    with pytest.raises(UnsupportedError, match="writes step, which step/read reads after it"):
         Original(tf, tmp_path, build).frozen(["out:0", "step/read:0"])

@@ -25,7 +25,7 @@ from tfthaw.passes.clear_devices import clear_devices
 from tfthaw.passes.freeze import freeze, refuse_unfrozen
 from tfthaw.passes.prune import PLACEHOLDER_OPS, prune
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
-from tfthaw.passes.tables import TABLE_OPS, fill_tables
+from tfthaw.passes.tables import fill_tables, fillers, refuse_mutable_tables
 from tfthaw.passes.transient import first_call
 from tfthaw.passes.writes import drop_writes
 from tfthaw.restore.initial_values import initial_values
@@ -94,6 +94,7 @@ def prepare(model: Model, options: Options, *, path: str) -> Prepared:
     prepared = Prepared(model, model.graph, selection, values, path, options, [*model.notes, *notes], {})
     if options.set:
         prepared.graph = set_placeholders(prepared.graph, options.set)
+        prepared.selection = selection.without_inputs({name.removesuffix(":0") for name in options.set})
         settled = cut_dead_branches(prepared.graph)
         prepared.graph = settled.graph
         names = ", ".join(f"{name}={value}" for name, value in options.set.items())
@@ -107,12 +108,13 @@ def _take_what_is_needed(prepared: Prepared) -> None:
     selection, to = prepared.selection, prepared.options.to
     wanted = [*selection.tensors, *(name for name in selection.feeds if to != "frozen-graph")]
     index = GraphIndex(prepared.graph.nodes)
+    reached = index.reach([name.node for name in wanted if name.node in index])
     if to == "saved-model":  # its loader runs the init op, which fills tables and sets local variables
         keep = list(init_ops(prepared.model))
+        refuse_mutable_tables(index, reached)
     else:
         keep = []
-        reached = index.reach([name.node for name in wanted if name.node in index])
-        if any(index.nodes[name].op in TABLE_OPS for name in reached):
+        if fillers(index, reached):
             _fill_tables(prepared, wanted)
     feeds = selection.feeds if to == "frozen-graph" else []
     dtypes = {
@@ -134,9 +136,11 @@ def _fill_tables(prepared: Prepared, wanted: list[TensorName]) -> None:
     try:
         filled = fill_tables(prepared.graph, wanted)
     except UnsupportedError:
-        if variable_nodes(prepared.graph) or prepared.options.to != "frozen-graph":
+        index = GraphIndex(prepared.graph.nodes)
+        filled_from_outside = any(fillers(index, index.reach([name.node for name in wanted])).values())
+        if variable_nodes(prepared.graph) or filled_from_outside or prepared.options.to != "frozen-graph":
             raise
-        prepared.notes.append("the graph was frozen already, and its lookup tables need an init op to be run first")
+        prepared.notes.append("nothing in the graph fills its lookup tables, as in the source")
         return
     prepared.graph = filled.graph
     for table, filler in filled.tables.items():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tfthaw.dtypes import DType
 from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
@@ -77,6 +77,22 @@ class Selection:
         for signature in self.signatures.values():
             names.update(dict.fromkeys(TensorName.parse(entry.tensor) for entry in signature.inputs.values()))
         return list(names)
+
+    def without_inputs(self, nodes: Collection[str]) -> Selection:
+        """Return the selection without the inputs that the named nodes give, which have a value of their own now."""
+        signatures = {
+            key: replace(
+                signature,
+                inputs={
+                    name: entry
+                    for name, entry in signature.inputs.items()
+                    if TensorName.parse(entry.tensor).node not in nodes
+                },
+            )
+            for key, signature in self.signatures.items()
+        }
+        inputs = {name: tensor for name, tensor in self.inputs.items() if tensor.node not in nodes}
+        return Selection(signatures, inputs, self.outputs)
 
 
 def public_signatures(model: Model) -> dict[str, Signature]:

@@ -20,6 +20,7 @@ from tfthaw.errors import UnsupportedError
 from tfthaw.ir.attrs import Attr
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
+from tfthaw.ir.op_history import op_history
 from tfthaw.ir.variables import HANDLE_OPS, REF_VARIABLE_OPS, VARIABLE_OPS
 from tfthaw.passes.carriers import REF_PASS_THROUGH, REF_QUESTIONS, Carriers, find_carriers
 from tfthaw.passes.prune import free_name
@@ -103,9 +104,20 @@ class _Freezing:
             return [_handing_on(node, variable)]
         if node.name in self.carriers.reads:
             return self._read(node)
-        if node.op in REF_PASS_THROUGH:  # left over from a graph that was frozen before: its input is a value already
+        if node.op in REF_PASS_THROUGH and not self._is_reference(node):
+            # left over from a graph that was frozen before: its input is a value already
             return [replace(node, op=REF_PASS_THROUGH[node.op], attrs=_without_hints(node))]
         return [node]
+
+    def _is_reference(self, node: Node) -> bool:
+        """Whether what a node hands on is a reference that freezing leaves: an old lookup table, a queue."""
+        seen = set()
+        source: Node | None = node
+        while source is not None and source.op in REF_PASS_THROUGH and source.name not in seen and source.inputs:
+            seen.add(source.name)
+            source = self.index.producer(source.inputs[0])
+        history = op_history(source.op) if source is not None and source.op not in VARIABLE_OPS else None
+        return history is not None and any(output.is_ref for output in history.outputs)
 
     def _read(self, node: Node) -> list[Node]:
         """Return what stands in the place of a node that reads a variable."""

@@ -53,6 +53,21 @@ def fillers(index: GraphIndex, within: Iterable[str]) -> dict[str, list[Node]]:
     return result
 
 
+def refuse_mutable_tables(index: GraphIndex, within: Iterable[str]) -> None:
+    """Refuse tables that change while the model runs: what they hold is in the checkpoint, and is no variable.
+
+    Raises:
+        UnsupportedError: With every such table.
+    """
+    tables = sorted(name for name in within if index.nodes[name].op in _MUTABLE_TABLE_OPS)
+    if tables:
+        raise UnsupportedError(
+            "lookup tables that change while the model runs are not converted yet",
+            problems=[f"{name} ({index.nodes[name].op})" for name in tables],
+            hint="choose outputs that do not need them",
+        )  # fmt: skip
+
+
 def fill_tables(graph: Graph, outputs: Iterable[TensorName]) -> SelfFilling:
     """Make the tables that the outputs use fill themselves.
 
