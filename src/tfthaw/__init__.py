@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tfthaw.conversion.converting import convert as convert
     from tfthaw.conversion.options import Options as Options
     from tfthaw.conversion.result import ConversionResult as ConversionResult
-    from tfthaw.conversion.result import OutputProof as OutputProof
     from tfthaw.conversion.result import Verified as Verified
     from tfthaw.conversion.result import WeightProof as WeightProof
     from tfthaw.dtypes import DType as DType
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from tfthaw.tensors import Tensor as Tensor
     from tfthaw.verify.diff import Difference as Difference
     from tfthaw.verify.diff import diff as diff
+    from tfthaw.verify.outputs import OutputProof as OutputProof
 
 __version__ = "0.1.0"
 
@@ -63,7 +63,7 @@ _PLACES = {
     "Difference": ("tfthaw.verify.diff", "Difference"),
     "Limits": ("tfthaw.limits", "Limits"),
     "Options": ("tfthaw.conversion.options", "Options"),
-    "OutputProof": ("tfthaw.conversion.result", "OutputProof"),
+    "OutputProof": ("tfthaw.verify.outputs", "OutputProof"),
     "Report": ("tfthaw.inspection", "Report"),
     "Tensor": ("tfthaw.tensors", "Tensor"),
     "Verified": ("tfthaw.conversion.result", "Verified"),

@@ -14,25 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from tfthaw.conversion.graphs import (
+    Prepared,
     freeze_prepared,
+    input_specs,
     keeps_whole_graph,
     prepare,
     unfed_placeholders,
     with_state,
 )
 from tfthaw.conversion.options import GRAPH_FORMATS, Options
-from tfthaw.conversion.result import ConversionResult, OutputProof, Verified, WeightProof
+from tfthaw.conversion.result import ConversionResult, Verified, WeightProof
 from tfthaw.conversion.weights import select_weights
-from tfthaw.errors import UnsupportedError
+from tfthaw.errors import UnsupportedError, UsageError
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
 from tfthaw.export.meta_graph import meta_name, write_meta_graph
 from tfthaw.export.saved_model import write_saved_model
 from tfthaw.export.weights import write_checkpoint, write_weights_file
+from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.variables import graph_variables
 from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import Tensor
+from tfthaw.verify.outputs import Endpoints, OutputProof, prove_outputs
 from tfthaw.verify.weights import require_same
 
 
@@ -45,7 +49,9 @@ class _Job:
         destination: Where to write.
         options: What the user asked for.
         files: What was written.
-        proof: What was proved of it.
+        proof: What was proved of its tensors.
+        output_proof: What was proved of its outputs.
+        prepared: The model on its way, for formats that carry a graph.
         inputs: What the user calls each input -> its tensor in what was written.
         outputs: The same for outputs.
         notes: What was guessed, skipped or defaulted.
@@ -56,12 +62,14 @@ class _Job:
     options: Options
     files: list[Path] = field(default_factory=list)
     proof: WeightProof = field(default_factory=WeightProof)
+    output_proof: OutputProof = field(default_factory=OutputProof)
+    prepared: Prepared | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def delivery(self, expected: Mapping[str, Tensor], name: str = "") -> Delivery:
-        """Return how to write, with the proof that what was written holds the expected tensors.
+        """Return how to write, with the proof that what was written is the same model.
 
         Args:
             expected: The tensors by the names under which they are written.
@@ -69,7 +77,9 @@ class _Job:
         """
 
         def check(written: Path) -> None:
-            self.proof = _prove(expected, written / name if name else written, self)
+            place = written / name if name else written
+            self.proof = _prove_weights(self, expected, place)
+            self.output_proof = _prove_outputs(self, place)
 
         return Delivery(self.options.overwrite, self.options.progress, check)
 
@@ -106,7 +116,7 @@ def convert(
         seconds=round(time.perf_counter() - began, 3),
         inputs=job.inputs,
         outputs=job.outputs,
-        verified=Verified(job.proof, OutputProof(why_not="only the weights were compared")),
+        verified=Verified(job.proof, job.output_proof),
         notes=tuple(dict.fromkeys(job.notes)),
     )
 
@@ -123,7 +133,7 @@ def _write_graph_format(job: _Job) -> None:
     if keeps_whole_graph(model, options):
         _write_whole(job, model)
         return
-    prepared = prepare(model, options, path=options.checkpoint or job.artifact.path)
+    prepared = job.prepared = prepare(model, options, path=options.checkpoint or job.artifact.path)
     unfed = unfed_placeholders(prepared)
     if unfed:
         prepared.notes.append(f"the outputs also need {', '.join(unfed)}, which is no input; --set gives it a value")
@@ -164,7 +174,7 @@ def _write_weights(job: _Job) -> None:
         job.files = write_weights_file(tensors, job.destination, job.delivery(tensors), to=job.options.to)
 
 
-def _prove(expected: Mapping[str, Tensor], written: Path, job: _Job) -> WeightProof:
+def _prove_weights(job: _Job, expected: Mapping[str, Tensor], written: Path) -> WeightProof:
     """Open what was written anew and compare it with its source.
 
     Raises:
@@ -178,6 +188,51 @@ def _prove(expected: Mapping[str, Tensor], written: Path, job: _Job) -> WeightPr
             found = result.variables
         proof = require_same(expected, found, path=job.destination, progress=job.options.progress)
     return WeightProof(proof.compared, proof.bytes, 0)
+
+
+def _prove_outputs(job: _Job, written: Path) -> OutputProof:
+    """Run source and result on the same inputs and compare, where that can be done.
+
+    Raises:
+        VerificationError: The outputs differ.
+        UsageError: The comparison was asked for and cannot be done.
+    """
+    options = job.options
+    if options.verify == "weights":
+        return OutputProof(why_not="only the weights were asked for")
+    reason = _no_outputs(job)
+    if reason is not None or job.prepared is None:
+        if options.verify == "outputs":
+            raise UsageError(f"the outputs cannot be compared: {reason}", path=job.artifact.path)
+        return OutputProof(why_not=reason)
+    prepared = job.prepared
+    specs = input_specs(prepared)
+    inputs, outputs = list(specs), [str(name) for name in prepared.selection.tensors]
+    now = {name: str(prepared.where(TensorName.parse(name))) for name in (*inputs, *outputs)}
+    return prove_outputs(
+        Endpoints(job.artifact.path, {name: name for name in inputs}, {name: name for name in outputs}, options.tags),
+        Endpoints(written, {name: now[name] for name in inputs}, {name: now[name] for name in outputs}),
+        specs,
+        prepared.settings,
+        required=options.verify == "outputs",
+    )
+
+
+def _no_outputs(job: _Job) -> str | None:
+    """Return why source and result cannot be compared by their outputs, or None where they can."""
+    options = job.options
+    if options.to not in GRAPH_FORMATS:
+        return "weights alone cannot be run"
+    if job.prepared is None:
+        return "the whole graph was kept, and nothing says what to run"
+    if options.to == "graph-def":
+        return "a graph without values cannot be run"
+    changed = [name for name in ("checkpoint", "map") if getattr(options, name)]
+    changed += ["ema"] if options.ema == "use" else []
+    changed += ["batch_norm"] if options.batch_norm == "inference" else []
+    if changed:
+        return f"the result is meant to differ from the source ({', '.join(changed)})"
+    return None
 
 
 def _size(files: list[Path]) -> int:

@@ -8,11 +8,12 @@ every variable's value comes from, and then either freeze (frozen-graph) or give
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.selection import Selection, public_signatures, select
 from tfthaw.errors import UnsupportedError
+from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Asset, Collection, Model
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature
@@ -31,7 +32,8 @@ from tfthaw.passes.writes import drop_writes
 from tfthaw.restore.initial_values import initial_values
 from tfthaw.restore.plan import Match, Plan, choose_averages, plan_restore
 from tfthaw.serde.meta_graphs import variable_def
-from tfthaw.tensors import Tensor
+from tfthaw.tensors import Array, Tensor
+from tfthaw.verify.inputs import InputSpec
 
 LOCAL_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "local_init_op", "table_initializer")
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
@@ -50,6 +52,7 @@ class Prepared:
         options: What the user asked for.
         notes: What was guessed, skipped or defaulted.
         fed: Where each input is fed now.
+        settings: Placeholders that are constants now, by tensor name, with their values.
     """
 
     model: Model
@@ -60,6 +63,7 @@ class Prepared:
     options: Options
     notes: list[str]
     fed: dict[TensorName, TensorName]
+    settings: dict[str, Array] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
@@ -94,11 +98,17 @@ def prepare(model: Model, options: Options, *, path: str) -> Prepared:
     prepared = Prepared(model, model.graph, selection, values, path, options, [*model.notes, *notes], {})
     if options.set:
         prepared.graph = set_placeholders(prepared.graph, options.set)
+        names = {name.removesuffix(":0") for name in options.set}
+        prepared.settings = {
+            f"{node.name}:0": tensor.numpy()
+            for node in prepared.graph.nodes
+            if node.name in names and (tensor := node.tensor()) is not None
+        }
         prepared.selection = selection.without_inputs({name.removesuffix(":0") for name in options.set})
         settled = cut_dead_branches(prepared.graph)
         prepared.graph = settled.graph
-        names = ", ".join(f"{name}={value}" for name, value in options.set.items())
-        prepared.notes.append(f"set {names}; {settled.dead} nodes could no longer run and went")
+        said = ", ".join(f"{name}={value}" for name, value in options.set.items())
+        prepared.notes.append(f"set {said}; {settled.dead} nodes could no longer run and went")
     _take_what_is_needed(prepared)
     return prepared
 
@@ -342,6 +352,20 @@ def unfed_placeholders(prepared: Prepared) -> list[str]:
         for node in prepared.graph.nodes
         if node.op in PLACEHOLDER_OPS and node.op != "PlaceholderWithDefault" and node.name not in fed
     ]
+
+
+def input_specs(prepared: Prepared) -> dict[str, InputSpec]:
+    """Return what every input takes, by its tensor's name in the source; inputs that were set are none."""
+    nodes = {node.name: node for node in prepared.whole.nodes}
+    result = {}
+    for signature in prepared.selection.signatures.values():
+        for entry in signature.inputs.values():
+            name = TensorName.parse(entry.tensor)
+            if str(name) in prepared.settings:
+                continue
+            own = nodes[name.node].shape() if name.node in nodes else None
+            result[str(name)] = InputSpec(entry.dtype, entry.shape or own or Shape(None))
+    return result
 
 
 def keeps_whole_graph(model: Model, options: Options) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tfthaw.verify.outputs import OutputProof
+
 
 @dataclass(frozen=True)
 class WeightProof:
@@ -19,27 +21,6 @@ class WeightProof:
     compared: int = 0
     bytes: int = 0
     different: int = 0
-
-
-@dataclass(frozen=True)
-class OutputProof:
-    """The comparison of the outputs of what was written with those of its source.
-
-    Attributes:
-        done: Whether both were run.
-        why_not: Why they were not, or None.
-        runtime: What ran them, or None.
-        max_abs: The largest absolute difference, or None.
-        max_rel: The largest relative difference, or None.
-        tolerance: The largest relative difference that counts as the same, or None.
-    """
-
-    done: bool = False
-    why_not: str | None = None
-    runtime: str | None = None
-    max_abs: float | None = None
-    max_rel: float | None = None
-    tolerance: float | None = None
 
 
 @dataclass(frozen=True)

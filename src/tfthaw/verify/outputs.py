@@ -1,0 +1,172 @@
+"""Compare the outputs of what was written with those of its source, on the same inputs.
+
+A runtime folds constants and picks kernels as it likes, so floats may differ in their last digits between a graph with
+variables and one without; whatever is no float must be equal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfthaw.errors import MissingDependencyError, RuntimeFailure, VerificationError
+from tfthaw.runtime.tensorflow_runner import is_installed, run_graph, runtime_name
+from tfthaw.tensors import Array
+from tfthaw.verify.inputs import SIZES, InputSpec, seeded_inputs
+
+TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+"""element type -> the largest difference, relative to the largest output, that counts as the same."""
+
+
+@dataclass(frozen=True)
+class OutputProof:
+    """The comparison of the outputs of what was written with those of its source.
+
+    Attributes:
+        done: Whether both were run.
+        why_not: Why they were not, or None.
+        runtime: What ran them, or None.
+        max_abs: The largest absolute difference, or None.
+        max_rel: The largest difference relative to the largest value of its output, or None.
+        tolerance: The largest relative difference that counts as the same, or None.
+    """
+
+    done: bool = False
+    why_not: str | None = None
+    runtime: str | None = None
+    max_abs: float | None = None
+    max_rel: float | None = None
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """What to feed and fetch on one side of a comparison.
+
+    Attributes:
+        path: The artifact.
+        inputs: input -> its tensor there.
+        outputs: output -> its tensor there.
+        tags: The tag set to load, where there are several.
+    """
+
+    path: str | os.PathLike[str]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    tags: Sequence[str] | None = None
+
+
+def prove_outputs(
+    source: Endpoints, written: Endpoints, specs: Mapping[str, InputSpec], fixed: Mapping[str, Array], *, required: bool
+) -> OutputProof:
+    """Run source and result on the same seeded inputs and compare.
+
+    Args:
+        source: The source's side.
+        written: The result's side.
+        specs: input -> what it takes.
+        fixed: Tensors of the source that the result has as constants, with their values.
+        required: Whether it is an error when the outputs cannot be compared.
+
+    Raises:
+        VerificationError: The outputs differ, or the result does not run and the source does.
+        RuntimeFailure: The source does not run, and that was required.
+        MissingDependencyError: There is no runtime, and one was required.
+    """
+    if not is_installed() and not required:
+        return OutputProof(why_not='no runtime is installed; pip install "tfthaw[tf]" brings one')
+    try:
+        feeds, expected = _run_source(source, specs, fixed)
+    except (RuntimeFailure, MissingDependencyError) as error:
+        if required:
+            raise
+        return OutputProof(why_not=f"the source does not run on generated inputs: {error.message}")
+    again = run_graph(source.path, {**fixed, **_placed(feeds, source)}, list(source.outputs.values()), tags=source.tags)
+    if compare(expected, again, source.outputs)[2]:
+        return OutputProof(why_not="the source gives other outputs each time it runs")
+    try:
+        actual = run_graph(written.path, _placed(feeds, written), list(written.outputs.values()), tags=written.tags)
+    except RuntimeFailure as error:
+        raise VerificationError(f"the source runs, what was written does not: {error.message}") from error
+    named = {source.outputs[name]: actual[tensor] for name, tensor in written.outputs.items()}
+    max_abs, max_rel, problems = compare(expected, named, source.outputs)
+    if problems:
+        raise VerificationError(
+            f"{len(problems)} of {len(source.outputs)} outputs differ from the source's", report=problems,
+            path=source.path, hint="nothing was written; please report this",
+        )  # fmt: skip
+    return OutputProof(
+        True, None, runtime_name(), max_abs, max_rel, max(_tolerance(each) for each in expected.values())
+    )
+
+
+def _run_source(
+    source: Endpoints, specs: Mapping[str, InputSpec], fixed: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Run the source on the first generated inputs that it takes; return inputs and outputs."""
+    failure: RuntimeFailure | None = None
+    known = all(spec.shape.is_static for spec in specs.values())
+    for size in SIZES[:1] if known else SIZES:
+        feeds = seeded_inputs(specs, size=size)
+        try:
+            found = run_graph(
+                source.path, {**fixed, **_placed(feeds, source)}, list(source.outputs.values()), tags=source.tags
+            )
+            return feeds, found
+        except RuntimeFailure as error:
+            failure = failure or error
+    raise failure or RuntimeFailure("there was nothing to run", path=source.path)
+
+
+def _placed(feeds: Mapping[str, Array], side: Endpoints) -> dict[str, Array]:
+    return {side.inputs[name]: values for name, values in feeds.items()}
+
+
+def compare(
+    expected: Mapping[str, Array], actual: Mapping[str, Array], names: Mapping[str, str]
+) -> tuple[float, float, list[str]]:
+    """Compare outputs by their tensors.
+
+    Returns:
+        The largest absolute and relative difference of floats, and a sentence for each output that is not the same.
+    """
+    largest_abs = largest_rel = 0.0
+    problems = []
+    for name, tensor in names.items():
+        one, other = np.asarray(expected[tensor]), np.asarray(actual[tensor])
+        if one.shape != other.shape or one.dtype != other.dtype:
+            problems.append(f"{name}: {one.dtype}{list(one.shape)}, written {other.dtype}{list(other.shape)}")
+            continue
+        tolerance = _tolerance(one)
+        if tolerance == 0.0:
+            wrong = int(np.count_nonzero(one != other))
+            if wrong:
+                problems.append(f"{name}: {wrong} of {one.size} elements differ")
+            continue
+        absolute, relative = _distance(one, other)
+        largest_abs, largest_rel = max(largest_abs, absolute), max(largest_rel, relative)
+        if not relative <= tolerance:
+            problems.append(f"{name}: differs by {relative:.3g} of its largest value, {tolerance:.3g} is allowed")
+    return largest_abs, largest_rel, problems
+
+
+def _distance(one: Array, other: Array) -> tuple[float, float]:
+    """Return the largest difference, absolute and relative to the largest value; NaN and infinity equal themselves."""
+    wide = np.complex128 if one.dtype.kind == "c" else np.float64
+    a, b = one.astype(wide), other.astype(wide)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
+        return 0.0, 0.0
+    absolute = float(np.max(np.abs(a[~same] - b[~same])))
+    finite = np.abs(a[np.isfinite(a)])
+    scale = float(finite.max()) if finite.size else 0.0
+    return absolute, absolute / scale if scale else absolute
+
+
+def _tolerance(values: Array) -> float:
+    if values.dtype.kind == "c":
+        return TOLERANCES["float32" if values.dtype.itemsize == 8 else "float64"]
+    return TOLERANCES.get(values.dtype.name, 0.0)
