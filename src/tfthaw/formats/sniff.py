@@ -112,7 +112,7 @@ def _sniff_zip(source: SourceFile, limits: Limits) -> Content:
     names = list(ZipArchive(source, limits, contained=False).members)
     if not {"config.json", "model.weights.h5", "model.weights.npz"}.isdisjoint(names):
         return Content.keras_zip
-    if names and all(name.endswith(".npy") for name in names):
+    if all(name.endswith(".npy") for name in names):  # of no arrays at all, numpy makes an empty archive
         return Content.npz
     hint = None
     if any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
