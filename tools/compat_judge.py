@@ -119,6 +119,12 @@ def read_saved_model(path: str, feeds: Feeds) -> Said:
     return {"tensors": variables, "outputs": {name: value.numpy().tolist() for name, value in outputs.items()}}
 
 
+def read_saved_model_v1(path: str, feeds: Feeds) -> Said:
+    """Take the variables from the checkpoint: of a graph with reference variables, loading gives none."""
+    outputs = read_saved_model(path, feeds)["outputs"]
+    return {"tensors": tensors(path + "/variables/variables"), "outputs": outputs}
+
+
 def main() -> None:
     verb, kind, path, *rest = sys.argv[1:]
     if verb == "make":
@@ -131,7 +137,8 @@ def main() -> None:
     if kind == "checkpoint":
         said = {"tensors": tensors(path), "outputs": {}}
     else:
-        readers = {"frozen-graph": read_frozen_graph, "meta-graph": read_meta_graph, "saved-model": read_saved_model}
+        readers = {"frozen-graph": read_frozen_graph, "meta-graph": read_meta_graph, "saved-model": read_saved_model,
+                   "saved-model-v1": read_saved_model_v1}  # fmt: skip
         said = readers[kind](path, feeds)
     print(json.dumps(said))
 
