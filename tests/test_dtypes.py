@@ -92,7 +92,7 @@ def test_an_old_ml_dtypes_is_named(monkeypatch):
     monkeypatch.delattr(ml_dtypes, "float8_e5m2fnuz")
     assert DType.float8_e5m2fnuz.itemsize == 1
     with monkeypatch.context() as patch:
-        patch.setattr(np, "dtype", _only_builtin(np.dtype))
+        patch.setattr(dtypes.np, "dtype", _only_builtin(np.dtype))
         with pytest.raises(UnsupportedError, match="has no float8_e5m2fnuz; pip install --upgrade ml_dtypes"):
             _ = DType.float8_e5m2fnuz.numpy
 

@@ -74,9 +74,12 @@ class TestSourceFile:
             raise OSError(errno.EIO, "Input/output error")
 
         file = SourceFile(path)
+        monkeypatch.setattr(os, "pread", refuse)
         monkeypatch.setattr(os, "preadv", refuse)
         with pytest.raises(TfthawError, match="cannot read it: Input/output error"):
             file.read(0, 4)
+        with pytest.raises(TfthawError, match="cannot read it: Input/output error"):
+            file.read_into(np.empty(4, np.uint8), 0)
 
     def test_closing_twice_is_harmless(self, path):
         file = SourceFile(path)

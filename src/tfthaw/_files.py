@@ -16,14 +16,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from tfthaw._optional import lazy_module
 from tfthaw.errors import FormatError, NotFoundError, OutputExistsError, TfthawError, TruncatedError, UnsafePathError
 
-Bytes = npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    np = lazy_module("numpy")
+
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 Progress = Callable[[int], None]
 """Called with the number of bytes just done."""
 
@@ -95,9 +99,17 @@ class SourceFile:
             TruncatedError: The range passes the end of the file.
         """
         self._check(offset, length)
-        buffer = np.empty(length, np.uint8)
-        self.read_into(buffer, offset)
-        return buffer.tobytes()
+        parts = []
+        while length:
+            try:
+                part = os.pread(self._fd, length, offset)
+            except OSError as error:
+                raise _os_error(error, self.path, "read") from error
+            if not part:
+                raise self._ended(offset, length)
+            parts.append(part)
+            length, offset = length - len(part), offset + len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_into(self, buffer: Bytes, offset: int) -> None:
         """Fill buffer from offset on, without mapping the file.
@@ -112,10 +124,13 @@ class SourceFile:
             except OSError as error:
                 raise _os_error(error, self.path, "read") from error
             if count == 0:
-                raise TruncatedError(
-                    f"the file ends at {offset}, {len(view)} bytes too early", path=self.path, where=f"offset {offset}"
-                )
+                raise self._ended(offset, len(view))
             view, offset = view[count:], offset + count
+
+    def _ended(self, offset: int, missing: int) -> TruncatedError:
+        return TruncatedError(
+            f"the file ends at {offset}, {missing} bytes too early", path=self.path, where=f"offset {offset}"
+        )
 
     def slice(self, offset: int = 0, length: int | None = None) -> FileSlice:
         """Return a range of the file without reading it.

@@ -9,11 +9,15 @@ Source: types.proto of TensorFlow (numbers), `tf.dtypes` (names), the safetensor
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tfthaw._optional import lazy_module
 from tfthaw.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy_module("numpy")
 
 REF_OFFSET = 100  # DT_FLOAT_REF is DT_FLOAT + 100, and so for every type
 
@@ -98,7 +102,7 @@ class DType(enum.IntEnum):
 
         The 2- and 4-bit types take one byte each, as in TensorFlow's own tensors.
         """
-        return _EXTENSION_ITEMSIZES.get(self) or (self.numpy.itemsize if self in _NUMPY_NAMES else 0)
+        return _ITEMSIZES.get(self, 0)
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -149,9 +153,16 @@ _NUMPY_NAMES.update(
     {DType.qint8: "int8", DType.quint8: "uint8", DType.qint16: "int16", DType.quint16: "uint16", DType.qint32: "int32"}
 )
 
-# known here, so that sizes cost no import of ml_dtypes, nor need one that is new enough
-_EXTENSION_ITEMSIZES = {DType.bfloat16: 2} | {
-    dtype: 1 for dtype in DType if dtype.name.startswith(("float8", "float4", "int4", "uint4", "int2", "uint2"))
+# known here, so that sizes need neither numpy nor ml_dtypes; whatever is not named has one byte
+_ITEMSIZES = dict.fromkeys(_NUMPY_NAMES, 1) | {
+    dtype: size
+    for size, names in (
+        (2, ("int16", "uint16", "float16", "bfloat16", "qint16", "quint16")),
+        (4, ("int32", "uint32", "float32", "qint32")),
+        (8, ("int64", "uint64", "float64", "complex64")),
+        (16, ("complex128",)),
+    )
+    for dtype in map(DType.__getitem__, names)
 }
 
 _FLOATS = frozenset(dtype for dtype in DType if dtype.name.startswith(("float", "bfloat")))

@@ -16,7 +16,6 @@ from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph, GraphIndex
 from tfthaw.ir.model import Model
-from tfthaw.ir.op_history import earliest_version, package_of, unregistered
 from tfthaw.ir.signatures import Signature
 from tfthaw.ir.variables import VARIABLE_OPS, Variable, graph_variables, slot_variables
 from tfthaw.serde.artifacts import CHECKPOINT_FORMATS, Artifact
@@ -124,6 +123,8 @@ def inspect(artifact: Artifact, tags: Sequence[str] | None = None) -> Report:
 
 
 def _describe_model(report: Report, model: Model) -> None:
+    from tfthaw.ir.op_history import earliest_version, package_of  # a checkpoint needs none of it
+
     producer = model.producer
     report.graph = graph_report(model.graph)
     version, deciding = earliest_version(report.graph.ops)
@@ -143,6 +144,8 @@ def _describe_model(report: Report, model: Model) -> None:
 
 def graph_report(graph: Graph) -> GraphReport:
     """Count what a graph holds."""
+    from tfthaw.ir.op_history import unregistered
+
     ops = Counter(node.op for node in graph.walk())
     library = {function.name for function in graph.functions}
     v2 = any(op in _V2_CONTROL_FLOW for op in ops)

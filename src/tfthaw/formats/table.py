@@ -18,12 +18,12 @@ Source: lib/io/{format,block,block_builder,table,table_builder}.cc of TensorFlow
 from __future__ import annotations
 
 import bisect
+import operator
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
-import numpy as np
 
 from tfthaw._files import SourceFile
 from tfthaw.errors import ChecksumError, FormatError, LimitError, TruncatedError, UsageError
@@ -37,7 +37,7 @@ BLOCK_BYTES = 256 << 10
 """Size at which a block is written; TensorFlow's own."""
 
 RESTART_INTERVAL = 16
-_COPY_BYTES = 1 << 20  # blocks up to here are copied: indexing bytes is faster than indexing a view of the file
+_COPY_BYTES = 1 << 20  # what makes a block small
 _MAX_SNAPPY_RATIO = 64  # three bytes of snappy can stand for 64
 
 
@@ -153,17 +153,20 @@ class Table:
                 f"the block ends at {offset + size + TRAILER_BYTES}, the file's footer begins at "
                 f"{self.file.size - FOOTER_BYTES}", path=path, where=where,
             )  # fmt: skip
-        block = self.file.view(offset, size + TRAILER_BYTES)
-        (stored,) = struct.unpack_from("<I", block.data, size + 1)
+        # small blocks are copied: indexing bytes is faster than indexing a view, and needs no numpy
+        is_small = size <= _COPY_BYTES
+        read = self.file.read if is_small else self.file.view
+        block: Any = read(offset, size + TRAILER_BYTES)
+        (stored,) = struct.unpack_from("<I", block, size + 1)
         computed = mask_crc32c(google_crc32c.value(block[: size + 1]))
         if computed != stored:
             raise ChecksumError(
                 f"checksum mismatch (stored 0x{stored:08x}, computed 0x{computed:08x})", path=path, where=where,
                 hint="the file was damaged or cut while it was copied",
             )  # fmt: skip
-        contents = block.data[:size]
+        contents = memoryview(block)[:size]
         if block[size] == 0:
-            return bytes(contents) if size <= _COPY_BYTES else contents
+            return bytes(contents) if is_small else contents
         if block[size] == 1:
             return _decompress(contents, self._limits, path, where)
         raise FormatError(f"expected compression 0 (none) or 1 (snappy), found {block[size]}", path=path, where=where)
@@ -286,9 +289,10 @@ def _entries_end(data: Buffer) -> int:
     end = len(data) - 4 * (count + 1)
     if count < 1 or end < 0:
         raise FormatError(f"{count} restarts do not fit a block of {len(data)} bytes")
-    restarts = np.frombuffer(data, "<u4", count, end)
-    ascending = restarts[0] == 0 and (restarts[1:] > restarts[:-1]).all() and (restarts[-1] < end or end == 0)
-    if not ascending or any(end and data[restart] for restart in restarts.tolist()):
+    restarts = struct.unpack_from(f"<{count}I", data, end)
+    ascending = all(map(operator.lt, restarts, restarts[1:]))
+    is_sound = restarts[0] == 0 and ascending and (restarts[-1] < end or end == 0)
+    if not is_sound or any(end and data[restart] for restart in restarts):
         raise FormatError("the restarts do not ascend from the first entry, or one of them is no entry of its own")
     return end
 

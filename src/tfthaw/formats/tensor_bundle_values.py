@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import google_crc32c
-import numpy as np
-import numpy.typing as npt
 
 from tfthaw._files import CHUNK_BYTES, Bytes, FileSlice
+from tfthaw._optional import lazy_module
 from tfthaw.dtypes import DType
 from tfthaw.errors import ChecksumError, FormatError, StructureError, TruncatedError, UnsupportedError
 from tfthaw.formats.table import mask_crc32c
 from tfthaw.formats.varint import decode_varints, encode_varint, read_varint
 from tfthaw.tensors import Array, FileTensor, Tensor, reshape
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    np = lazy_module("numpy")
 
 _UINT32_MAX = 0xFFFFFFFF
 

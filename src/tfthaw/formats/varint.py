@@ -10,13 +10,17 @@ Source: the protobuf encoding guide; lib/core/coding.cc of TensorFlow.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from tfthaw._files import Bytes
+from tfthaw._optional import lazy_module
 from tfthaw.errors import FormatError, TruncatedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    np = lazy_module("numpy")
 
 MAX_VARINT_BYTES = 10
 """Bytes of the longest varint: 64 bits in groups of seven."""

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 from tfthaw.errors import UnsupportedError, UsageError
 from tfthaw.formats import detect
 from tfthaw.formats.checkpoint_reader import CheckpointReader
-from tfthaw.formats.graph_def import read_graph_def
-from tfthaw.formats.meta_graph import read_meta_graph
 from tfthaw.formats.saved_model import (
     SavedModelDirectory,
     asset_paths,
@@ -30,7 +28,6 @@ from tfthaw.ir.model import Model, Producer
 from tfthaw.ir.signatures import Signature
 from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.limits import DEFAULT_LIMITS, Limits
-from tfthaw.serde.meta_graphs import model_from_graph_def, model_from_proto
 from tfthaw.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -186,6 +183,9 @@ class Artifact:
     def _file(self) -> Any:
         """The message file of a graph format."""
         path = self.located.path
+        from tfthaw.formats.graph_def import read_graph_def
+        from tfthaw.formats.meta_graph import read_meta_graph
+
         if self.located.meta_graph is not None:
             return read_meta_graph(self.located.meta_graph, self._limits)
         if self.located.format == "saved-model" and self._directory is not None:
@@ -201,6 +201,8 @@ class Artifact:
 
     @cached_property
     def _only_model(self) -> Model:
+        from tfthaw.serde.meta_graphs import model_from_graph_def, model_from_proto
+
         file = self._file
         if self.located.format == "graph-def":
             model = model_from_graph_def(file.message, file.contents)
@@ -211,6 +213,8 @@ class Artifact:
         return model
 
     def _saved_model(self, position: int) -> Model:
+        from tfthaw.serde.meta_graphs import model_from_proto
+
         message = self._file.message.meta_graphs[position]
         model = model_from_proto(message, self._file.contents)
         model.values = self.variables
