@@ -72,6 +72,8 @@ def _tensor(node: Node, value: object) -> Tensor:
     try:
         if dtype is DType.bool and not np.isin(np.asarray(value), (True, False)).all():
             raise ValueError(f"expected true or false, found {value!r}")
+        if np.asarray(value).dtype == object and dtype is not DType.string:
+            raise ValueError(f"{value!r} is no number")
         array: Array = np.asarray(value).astype(dtype.numpy)
         if dtype.is_numeric and not (np.asarray(value) == array).all() and not dtype.is_float:
             raise ValueError(f"{value!r} is no {dtype.name}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
+from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.passes.carriers import Carriers, find_carriers
 from tfthaw.passes.order import reads_after
 from tfthaw.passes.prune import without_lost_colocations
@@ -120,6 +121,6 @@ def _anchors(index: GraphIndex, lost: list[str], gone: set[str]) -> list[str]:
             source = TensorName.parse(text).node
             if source in gone:
                 waiting.append(source)
-            else:
+            elif source in index and index.nodes[source].op not in VARIABLE_OPS:  # a variable is always there
                 anchors[source] = None
     return list(anchors)
