@@ -31,7 +31,7 @@ class TensorName(NamedTuple):
         if text.startswith("^"):
             return cls(text[1:], -1)
         name, colon, index = text.rpartition(":")
-        if colon and index.isdigit():
+        if colon and index.isascii() and index.isdigit() and len(index) < 10:  # the wire has 32 bits for it
             return cls(name, int(index))
         return cls(text, 0)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tfthaw.dtypes import DType
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.tensors import ArrayTensor, Tensor
@@ -30,15 +31,20 @@ def initial_values(index: GraphIndex, init_ops: Iterable[str]) -> dict[str, Tens
         variable's node name -> the value that it has then.
     """
     result: dict[str, Tensor] = {}
+    unclear = set()
     for name in index.reach(init_ops):
         node = index.nodes[name]
         if node.op not in ("Assign", "AssignVariableOp") or len(node.inputs) < 2:
             continue
         variable = index.producer(node.inputs[0])
         value = constant_value(index, node.inputs[1])
-        if variable is not None and variable.op in VARIABLE_OPS and value is not None:
+        if variable is None or variable.op not in VARIABLE_OPS:
+            continue
+        if value is None or variable.name in result:
+            unclear.add(variable.name)  # which of its assignments is the last to run, nothing says
+        else:
             result[variable.name] = value
-    return result
+    return {name: value for name, value in result.items() if name not in unclear}
 
 
 def constant_value(index: GraphIndex, text: str, depth: int = 8) -> Tensor | None:
@@ -61,7 +67,7 @@ def constant_value(index: GraphIndex, text: str, depth: int = 8) -> Tensor | Non
     if node.op == "Fill" and len(node.inputs) >= 2:
         dims = constant_value(index, node.inputs[0], depth - 1)
         value = constant_value(index, node.inputs[1], depth - 1)
-        if dims is None or value is None:
+        if dims is None or value is None or value.shape or dims.dtype not in (DType.int32, DType.int64):
             return None
         shape = tuple(int(size) for size in dims.numpy().reshape(-1))
         if min(shape, default=0) < 0 or math.prod(shape) > _MAX_ELEMENTS:

@@ -10,7 +10,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tfthaw.errors import RestoreError
+from tfthaw.errors import RestoreError, StructureError
 from tfthaw.ir.graph import Graph, GraphIndex
 from tfthaw.ir.variables import Variable, VariableDeclaration
 from tfthaw.restore.saved_names import SavedAs, saved_names
@@ -146,7 +146,10 @@ def _taken(variable: Variable, key: str, whole: Tensor, saved: SavedAs, reason: 
     """Return the match of a variable with a tensor or with its own part of one."""
     if saved.full_shape is None or saved.full_shape != whole.shape:
         return Match(variable.node, key, whole, reason, whole)
-    part = slice_tensor(whole, saved.starts, saved.lengths)
+    try:
+        part = slice_tensor(whole, saved.starts, saved.lengths)
+    except StructureError:  # the whole's shape will not fit the variable, and that is said
+        return Match(variable.node, key, whole, reason, whole)
     return Match(variable.node, key, part, reason, whole, saved.spec)
 
 

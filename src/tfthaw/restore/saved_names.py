@@ -77,7 +77,9 @@ def saved_names(index: GraphIndex, restore_op: str | None = None) -> dict[str, S
 def _variable_of(index: GraphIndex, text: str) -> str | None:
     """Return the variable's node that an Assign writes to."""
     node = index.producer(text)
-    while node is not None and node.op in ("RefIdentity", "Identity") and node.inputs:
+    for _ in range(8):  # as many as `_restored` follows; a circle ends too
+        if node is None or node.op not in ("RefIdentity", "Identity") or not node.inputs:
+            break
         node = index.producer(node.inputs[0])
     return node.name if node is not None and node.op in VARIABLE_OPS else None
 
@@ -114,9 +116,9 @@ def parse_slice_spec(key: str, spec: str) -> SavedAs | None:
 
     `"10 20 0,5:-"` is rows 0 to 4 of a [10, 20] tensor. Returns None where the text is none.
     """
-    *sizes, extents = spec.split()
-    parts = extents.split(":")
-    if len(parts) != len(sizes) or not all(size.isdigit() for size in sizes):
+    sizes = spec.split()
+    parts = sizes.pop().split(":") if sizes else []
+    if not sizes or len(parts) != len(sizes) or not all(_is_number(size) for size in sizes):
         return None
     shape = tuple(int(size) for size in sizes)
     starts, lengths = [], []
@@ -125,12 +127,16 @@ def parse_slice_spec(key: str, spec: str) -> SavedAs | None:
         if part == "-":
             starts.append(0)
             lengths.append(size)
-        elif comma and start.isdigit() and length.isdigit():
+        elif comma and _is_number(start) and _is_number(length):
             starts.append(int(start))
             lengths.append(int(length))
         else:
             return None
     return SavedAs(key, shape, tuple(starts), tuple(lengths))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20  # more digits than any size of a tensor
 
 
 def _strings(index: GraphIndex, text: str) -> list[bytes]:

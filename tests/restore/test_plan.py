@@ -1,0 +1,169 @@
+"""Plans: what fills what, what is missing, what does not fit."""
+
+import numpy as np
+import pytest
+from graphs import constant, graph, handle, node, placeholder, variable
+
+from tfthaw.dtypes import DType
+from tfthaw.errors import RestoreError
+from tfthaw.ir.graph import GraphIndex
+from tfthaw.ir.variables import VariableDeclaration, graph_variables
+from tfthaw.restore.initial_values import constant_value, initial_values
+from tfthaw.restore.plan import choose_averages, plan_restore
+from tfthaw.tensors import ArrayTensor
+
+
+def tensors(**shapes):
+    return {name: ArrayTensor(np.full(shape, 1, np.float32)) for name, shape in shapes.items()}
+
+
+def plan(nodes, values, **options):
+    return plan_restore(graph(*nodes), graph_variables(nodes), values, **options)
+
+
+def test_names_that_are_equal_match():
+    found = plan([variable("a", [2]), handle("b", [3])], tensors(a=[2], b=[3], c=[1]))
+
+    assert {name: (match.key, match.reason) for name, match in found.matches.items()} == {"a": ("a", "name"), "b": ("b", "name")}
+    assert (found.missing, found.unused, found.mismatched) == ([], ["c"], [])
+    found.require_complete()
+
+
+def test_a_shared_name_is_the_name_and_the_node_is_the_last_resort():
+    nodes = [handle("a_1", [2], shared_name="a"), handle("n", [2], shared_name="cd2c89b7-1"), handle("m", [2], shared_name="lost")]
+    found = plan(nodes, tensors(a=[2], n=[2], m=[2]))
+
+    assert {name: match.key for name, match in found.matches.items()} == {"a_1": "a", "n": "n", "m": "m"}
+
+
+def test_what_the_saver_says_wins_over_the_name_and_the_map_over_both():
+    nodes = [
+        variable("a", [2]), constant("p", "x"), constant("k", ["b"]), constant("s", [""]),
+        node("r", "RestoreV2", "p", "k", "s"), node("set", "Assign", "a", "r"),
+    ]  # fmt: skip
+    values = tensors(a=[2], b=[2], c=[2])
+
+    assert plan(nodes, values).matches["a"].key == "b"
+    assert plan(nodes, values).matches["a"].reason == "saver"
+    assert plan(nodes, values, renames={"c": "a"}).matches["a"].reason == "map"
+    del values["b"]
+    assert plan(nodes, values).matches["a"].reason == "name"
+
+
+def test_everything_that_is_wrong_is_told_at_once():
+    found = plan([variable("a", [2]), variable("b", [2, None]), variable("c"), variable("d")], tensors(b=[2], c=[], x=[1]) | {
+        "d": ArrayTensor(np.int64(1)),
+    })  # fmt: skip
+
+    with pytest.raises(RestoreError) as caught:
+        found.require_complete()
+    assert caught.value.missing == ("a",)
+    assert set(caught.value.unused) == {"b", "d", "x"}
+    assert caught.value.mismatched == (
+        "shape: b is [2, '?'], the checkpoint has [2] under 'b'",
+        "dtype: d is float32, the checkpoint has int64 under 'd'",
+    )
+    assert "3 of 4 variables have no value that fits" in str(caught.value)
+
+
+def test_what_may_be_missing_is_named_and_nothing_else_is_forgiven():
+    found = plan([variable("a/x"), variable("b")], {})
+
+    found.require_complete(allow_missing=["a/*", "b"])
+    with pytest.raises(RestoreError) as caught:
+        found.require_complete(allow_missing=["a/*"])
+    assert caught.value.missing == ("b",)
+    with pytest.raises(RestoreError):
+        plan([variable("a", [2])], tensors(a=[3])).require_complete(allow_missing=["*"])
+
+
+@pytest.mark.parametrize("shape", [None, (None,), (3,)])
+def test_unknown_dimensions_fit(shape):
+    holder = variable("a")
+    holder.attrs["shape"] = placeholder("x", shape).attrs["shape"]
+
+    assert plan([holder], tensors(a=[3])).matches["a"].tensor.shape == (3,)
+
+
+def test_references_take_values_of_their_type():
+    holder = variable("a", dtype=DType(101))
+
+    assert "a" in plan([holder], tensors(a=[])).matches
+
+
+def parts(*starts):
+    return {f"w/part_{n}": VariableDeclaration(f"w/part_{n}", True, "w", (5, 2), (start, 0)) for n, start in enumerate(starts)}
+
+
+def test_parts_come_from_their_whole():
+    values = {"w": ArrayTensor(np.arange(10, dtype=np.float32).reshape(5, 2))}
+    found = plan([variable("w/part_0", [3, 2]), variable("w/part_1", [2, 2])], values, declared=parts(0, 3))
+
+    match = found.matches["w/part_1"]
+    assert (match.reason, match.key, match.part) == ("partition", "w", "5 2 3,2:0,2")
+    np.testing.assert_array_equal(match.tensor.numpy(), [[6, 7], [8, 9]])
+    assert match.whole is values["w"]
+    assert found.unused == []
+
+
+def test_a_whole_of_another_shape_gives_no_parts():
+    found = plan([variable("w/part_0", [3, 2])], tensors(w=[6, 2]), declared=parts(0))
+
+    assert found.missing == ["w/part_0"]
+
+
+def test_a_part_that_leaves_its_whole_is_no_match():
+    found = plan([variable("w/part_0", [3, 2])], tensors(w=[5, 2]), declared=parts(4))
+
+    assert found.mismatched == ["shape: w/part_0 is [3, 2], the checkpoint has [5, 2] under 'w'"]
+
+
+@pytest.mark.parametrize(("mode", "keys", "value"), [("keep", {"a", "a/ExponentialMovingAverage", "b"}, 1), ("drop", {"a", "b"}, 1),
+                                                     ("use", {"a", "b"}, 2)])  # fmt: skip
+def test_moving_averages(mode, keys, value):
+    values = {"a": ArrayTensor(np.float32(1)), "a/ExponentialMovingAverage": ArrayTensor(np.float32(2)), "b": ArrayTensor(np.float32(3))}
+    found, notes = choose_averages(values, mode)
+
+    assert set(found) == keys
+    assert found["a"].numpy() == value
+    assert len(notes) == (mode != "keep")
+    assert set(values) == {"a", "a/ExponentialMovingAverage", "b"}
+
+
+def test_no_averages_are_said():
+    assert choose_averages(tensors(a=[1]), "use")[1] == ["--ema use: the checkpoint holds no moving averages"]
+
+
+def assigned(*nodes, value="c"):
+    return GraphIndex(graph(variable("v", [2]), *nodes, node("set", "Assign", "v", value), node("init", "NoOp", "^set", T=None)).nodes)
+
+
+def test_initial_values_are_constants():
+    assert initial_values(assigned(constant("c", [1.0, 2.0])), ["init"])["v"].numpy().tolist() == [1, 2]
+    filled = assigned(constant("d", [2]), constant("one", 1.0), node("f", "Fill", "d", "one"), node("c", "Identity", "f"))
+    assert initial_values(filled, ["init"])["v"].numpy().tolist() == [1, 1]
+    assert initial_values(filled, ["elsewhere"]) == {}
+
+
+@pytest.mark.parametrize("nodes", [
+    [node("c", "RandomUniform", "s")],
+    [constant("d", [-1]), constant("one", 1.0), node("c", "Fill", "d", "one")],
+    [constant("d", [1 << 20, 1 << 10]), constant("one", 1.0), node("c", "Fill", "d", "one")],
+    [constant("d", ["a"]), constant("one", 1.0), node("c", "Fill", "d", "one")],
+    [constant("d", [1.5]), constant("one", 1.0), node("c", "Fill", "d", "one")],
+    [constant("d", [2]), constant("one", [1.0, 2.0, 3.0]), node("c", "Fill", "d", "one")],
+    [node("c", "Identity", "c")],
+    [node("c", "Const")],
+], ids=["random", "negative", "huge", "strings", "fractions", "no scalar", "circle", "empty"])  # fmt: skip
+def test_what_is_no_constant_has_no_value(nodes):
+    assert initial_values(assigned(*nodes), ["init"]) == {}
+    assert constant_value(assigned(*nodes), "c") is None
+
+
+def test_a_variable_with_two_initial_values_has_none():
+    index = GraphIndex(graph(
+        variable("v"), constant("c", 1.0), constant("d", 2.0), node("one", "Assign", "v", "c"), node("two", "Assign", "v", "d"),
+        node("init", "NoOp", "^one", "^two", T=None),
+    ).nodes)  # fmt: skip
+
+    assert initial_values(index, ["init"]) == {}
