@@ -20,6 +20,8 @@ class Limits:
         max_index_bytes: Bytes of one table that is held in memory (index of a checkpoint, header of safetensors).
         max_block_bytes: Bytes of one table block once decompressed.
         max_message_bytes: Bytes of one protobuf message held in memory, big constants apart.
+        max_nodes: Nodes of one graph or function: each takes about two kilobytes in memory, and as little as two bytes
+            in a file.
         max_depth: Nesting of messages, functions and groups.
         max_rank: Dimensions of a shape. TensorFlow itself stops at 254.
         max_inflation: Decompressed bytes for one compressed byte, in archives. DEFLATE cannot pass about 1032.
@@ -29,6 +31,7 @@ class Limits:
     max_index_bytes: int = 1 << 30
     max_block_bytes: int = 1 << 28
     max_message_bytes: int = (1 << 31) - 1  # no protobuf reader opens more
+    max_nodes: int = 1_000_000
     max_depth: int = 100  # protobuf's own default for nested messages
     max_rank: int = 254
     max_inflation: int = 1100

@@ -70,9 +70,19 @@ class Tensor(abc.ABC):
         """
         if not self.dtype.is_numeric:
             raise UnsupportedError(f"a {self.dtype.name} tensor has no row of bytes")
-        flat = as_bytes(self.numpy())
-        for start in range(0, len(flat), chunk_bytes):
-            yield flat[start : start + chunk_bytes]
+        flat = self.numpy().reshape(-1)  # a view, also where one stored value stands for all
+        step = max(1, chunk_bytes // self.dtype.itemsize)
+        for start in range(0, len(flat), step):
+            yield as_bytes(flat[start : start + step])
+
+    def check(self) -> None:
+        """Refuse a tensor whose stored values cannot fit its type and shape, without reading them.
+
+        Tensors that were checked when they were made have nothing to refuse.
+
+        Raises:
+            TfthawError: They cannot.
+        """
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dtype.name}{list(self.shape)})"

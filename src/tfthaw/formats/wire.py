@@ -41,6 +41,10 @@ from tfthaw.limits import DEFAULT_LIMITS, Limits
 THRESHOLD_BYTES = 4096
 """Contents above this stay in the file: below it, a token and a slice cost more than the bytes."""
 
+_NODE_LISTS = ("tensorflow.GraphDef", "tensorflow.FunctionDef")
+_MANY_NODES = 1 << 14
+_MIN_NODE_BYTES = 8  # a tag and a length, and those of a name and an op of a letter each
+
 _TENSOR = "tensorflow.TensorProto"
 _CONTENT = 4  # TensorProto.tensor_content
 
@@ -215,7 +219,9 @@ def cut(source: FileSlice, root: Any, limits: Limits = DEFAULT_LIMITS, *, thresh
 
     descriptor, path = root.DESCRIPTOR, source.file.path
     routes = _routes(descriptor.full_name)
-    rewrite = _Rewrite(data, routes, limits.max_depth, lambda start, end: end - start > threshold, replace)
+    rewrite = _Rewrite(
+        data, routes, limits.max_depth, lambda start, end: end - start > threshold, replace, max_nodes=limits.max_nodes
+    )
     try:
         parts, size = rewrite.message(0, len(data), descriptor.full_name, 1)
     except WireError as error:
@@ -314,15 +320,17 @@ class _Rewrite:
         max_depth: Bound for nesting.
         wanted: Whether to look into the field whose value is the given range.
         replace: Gives what stands for the content of the given range.
+        max_nodes: Bound for the fields of a graph or function, nearly all of which are nodes.
     """
 
     def __init__(self, data: memoryview, routes: _Routes, max_depth: int, wanted: Callable[[int, int], bool],
-                 replace: Callable[[int, int], bytes | _Hole]) -> None:
+                 replace: Callable[[int, int], bytes | _Hole], *, max_nodes: int = 1 << 62) -> None:
         self._data = data
         self._routes = routes
         self._max_depth = max_depth
         self._wanted = wanted
         self._replace = replace
+        self._max_nodes = max_nodes
 
     def message(self, start: int, end: int, name: str, depth: int) -> tuple[list[Any], int]:
         """Rewrite one message.
@@ -335,9 +343,13 @@ class _Rewrite:
         """
         data, wanted, route = self._data, self._wanted, self._routes.get(name, {})
         parts: list[Any] = []
-        size = 0
+        count = size = 0
+        check = min(_MANY_NODES, self._max_nodes) if name in _NODE_LISTS else -1
         copied = position = start  # what lies before `copied` is in parts already
         while position < end:
+            if count == check:
+                check = self._checked(count, start, position)
+            count += 1
             field = position
             key = data[position]
             position += 1
@@ -364,20 +376,29 @@ class _Rewrite:
         parts.append(data[copied:end])
         return parts, size + end - copied
 
+    def _checked(self, count: int, start: int, position: int) -> int:
+        """Refuse a list of too many nodes, or of nodes too small to be any; return when to look again."""
+        if count >= self._max_nodes:
+            raise WireError(position, f"a graph of more than {self._max_nodes} nodes", beyond_limit=True)
+        if position - start < count * _MIN_NODE_BYTES:
+            found = f"{count} nodes in {position - start} bytes, fewer than nodes have"
+            raise WireError(position, found, beyond_limit=True)
+        return self._max_nodes
+
     def _value(self, start: int, end: int, target: str | None, depth: int) -> tuple[list[Any], int]:
         """Rewrite the value of one field; no parts where nothing in it was replaced."""
         if target is None:
             item = self._replace(start, end)
             return [item], len(item)
         if depth >= self._max_depth:
-            raise WireError(start, f"messages nest deeper than {self._max_depth}", too_deep=True)
+            raise WireError(start, f"messages nest deeper than {self._max_depth}", beyond_limit=True)
         parts, size = self.message(start, end, target, depth + 1)
         return (parts, size) if len(parts) > 1 else ([], size)
 
 
 def _in_file(fault: WireError, source: FileSlice, name: str) -> FormatError:
     """Return the error for a fault at its place in the file."""
-    kind = TruncatedError if fault.truncated else LimitError if fault.too_deep else FormatError
+    kind = TruncatedError if fault.truncated else LimitError if fault.beyond_limit else FormatError
     hint = "the file was cut while it was written or copied" if fault.truncated else None
     return kind(
         f"the bytes are no {name}: {fault.message}",

@@ -32,15 +32,15 @@ class WireError(Exception):
         offset: Where the broken field begins, counted from the first byte of the data.
         message: What is wrong.
         truncated: Whether the data ends too early.
-        too_deep: Whether nesting passes the limit.
+        beyond_limit: Whether it is wrong only in passing a limit (nesting, nodes).
     """
 
-    def __init__(self, offset: int, message: str, *, truncated: bool = False, too_deep: bool = False) -> None:
+    def __init__(self, offset: int, message: str, *, truncated: bool = False, beyond_limit: bool = False) -> None:
         super().__init__(message)
         self.offset = offset
         self.message = message
         self.truncated = truncated
-        self.too_deep = too_deep
+        self.beyond_limit = beyond_limit
 
 
 def read_varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
@@ -123,7 +123,7 @@ def skip_value(data: memoryview, key: int, position: int, end: int, max_depth: i
         if key & 7 == GROUP:
             groups.append(key >> 3)
             if len(groups) > max_depth:
-                raise WireError(start, f"groups nest deeper than {max_depth}", too_deep=True)
+                raise WireError(start, f"groups nest deeper than {max_depth}", beyond_limit=True)
 
 
 def fields(data: memoryview, start: int, end: int, *, most: int) -> Iterator[tuple[int, int, int, int]]:
@@ -244,7 +244,7 @@ class _Check:
             if depth < self.max_depth:
                 self.message(start, end, field.message_type, depth + 1)
             elif not self.sample:
-                raise WireError(begin, f"messages nest deeper than {self.max_depth}", too_deep=True)
+                raise WireError(begin, f"messages nest deeper than {self.max_depth}", beyond_limit=True)
         elif field.type == Field.TYPE_STRING:
             text = self.data[start : min(end, start + 4096) if self.sample else end]
             try:
