@@ -221,3 +221,19 @@ def test_slices_cost_no_memory(path):
     assert len(addresses) == 1
     assert np.ceil(len(CONTENT) / 1000) > 1
     assert 64 << 10 <= _files.CHUNK_BYTES <= 4 << 20
+
+
+@pytest.mark.parametrize("size", [0, 1000, (1 << 20) + 7])
+@pytest.mark.parametrize("refuses", [False, True])
+def test_copying_gives_the_same_bytes_with_and_without_the_kernel(tmp_path, monkeypatch, size, refuses):
+    content = np.random.default_rng(0).integers(0, 256, size + 10, np.uint8).tobytes()
+    (tmp_path / "source").write_bytes(content)
+    if refuses:
+        monkeypatch.setattr(os, "copy_file_range", lambda *_: (_ for _ in ()).throw(OSError(errno.EXDEV, "other disk")))
+    done = []
+    with open(tmp_path / "copy", "wb") as file:
+        file.write(b"before")
+        assert SourceFile(tmp_path / "source").slice(3, size).copy_to(file, done.append) == size
+        file.write(b"after")
+    assert (tmp_path / "copy").read_bytes() == b"before" + content[3 : 3 + size] + b"after"
+    assert sum(done) == size

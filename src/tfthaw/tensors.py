@@ -13,17 +13,22 @@ import abc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import google_crc32c
-import numpy as np
-import numpy.typing as npt
 
-from tfthaw._files import CHUNK_BYTES, Bytes, FileSlice
+from tfthaw._files import CHUNK_BYTES, Bytes, FileSlice, Progress
+from tfthaw._optional import lazy_module
 from tfthaw.dtypes import DType
 from tfthaw.errors import ChecksumError, LimitError, StructureError, UnsupportedError
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    np = lazy_module("numpy")
+
+Array: TypeAlias = "npt.NDArray[Any]"
 
 
 class Tensor(abc.ABC):
@@ -83,6 +88,27 @@ class Tensor(abc.ABC):
         Raises:
             TfthawError: They cannot.
         """
+
+    def copy_to(self, file: BinaryIO, progress: Progress | None = None) -> int:
+        """Append the bytes of a fixed-size type to a file.
+
+        Where they come from a file as they are, nothing looks at them on their way, their checksum included: whoever
+        writes with this proves afterwards what was written.
+
+        Args:
+            file: The file, whose position is its end.
+            progress: Called with the number of bytes just written.
+
+        Returns:
+            How many bytes were written.
+        """
+        done = 0
+        for chunk in self.chunks():
+            file.write(chunk.data)
+            done += len(chunk)
+            if progress is not None:
+                progress(len(chunk))
+        return done
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dtype.name}{list(self.shape)})"
@@ -166,6 +192,9 @@ class FileTensor(Tensor):
             yield chunk
         if self.crc32c is not None:
             self._compare(computed)
+
+    def copy_to(self, file: BinaryIO, progress: Progress | None = None) -> int:  # docstring inherited
+        return self.slice.copy_to(file, progress)
 
     def _compare(self, computed: int) -> None:
         if computed != self.crc32c:

@@ -170,11 +170,16 @@ def test_splice_refuses_a_payload_of_another_size():
         def chunks(self):
             yield b"123"
 
+        def copy_to(self, file, progress=None):
+            return file.write(b"123")
+
     contents = Contents()
     graph = proto.GraphDef(node=[const("a", contents.add(Short()))])
 
     with pytest.raises(StructureError, match="10 bytes gave 3"):
         splice(graph, contents).write(io.BytesIO())
+    with pytest.raises(StructureError, match="10 bytes gave 3"):
+        list(splice(graph, contents))
 
 
 def test_a_payload_may_be_used_twice():

@@ -299,12 +299,7 @@ def _encode_header(header: dict[str, Any]) -> bytes:
 
 
 def _write_tensor(file: BinaryIO, name: str, tensor: Tensor, progress: Progress | None) -> None:
-    done = 0
-    for chunk in tensor.chunks():
-        file.write(chunk.data)
-        done += len(chunk)
-        if progress is not None:
-            progress(len(chunk))
+    done = tensor.copy_to(file, progress)
     if done != tensor.nbytes:
         raise StructureError(
             f"{done} bytes came, {tensor.dtype.name}{list(tensor.shape)} has {tensor.nbytes}", where=f"tensor {name!r}"

@@ -69,6 +69,9 @@ class Payload(Protocol):
     def chunks(self) -> Iterator[Any]:
         """Give the bytes in bounded pieces, each valid until the next one is asked for."""
 
+    def copy_to(self, file: BinaryIO, progress: Progress | None = None) -> int:
+        """Append the bytes to a file, and return how many they were."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -173,8 +176,7 @@ class Pieces:
             for chunk in part.payload.chunks():
                 done += len(chunk)
                 yield chunk
-            if done != part.payload.nbytes:
-                raise StructureError(f"a tensor of {part.payload.nbytes} bytes gave {done} when it was written")
+            part.require(done)
 
     def write(self, file: BinaryIO, progress: Progress | None = None) -> None:
         """Write everything to a file.
@@ -182,10 +184,13 @@ class Pieces:
         Raises:
             StructureError: A payload gives more or fewer bytes than it said.
         """
-        for piece in self:
-            file.write(piece)
+        for part in self._parts:
+            if isinstance(part, _Hole):
+                part.require(part.payload.copy_to(file, progress))
+                continue
+            file.write(part)
             if progress is not None:
-                progress(len(piece))
+                progress(len(part))
 
 
 def cut(source: FileSlice, root: Any, limits: Limits = DEFAULT_LIMITS, *, threshold: int = THRESHOLD_BYTES) -> Cut:
@@ -309,6 +314,11 @@ class _Hole:
 
     def __len__(self) -> int:
         return self.payload.nbytes
+
+    def require(self, done: int) -> None:
+        """Refuse a payload that gave more or fewer bytes than it said."""
+        if done != self.payload.nbytes:
+            raise StructureError(f"a tensor of {self.payload.nbytes} bytes gave {done} when it was written")
 
 
 class _Rewrite:

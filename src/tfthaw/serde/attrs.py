@@ -223,7 +223,7 @@ def shape_from_proto(message: Any, *, careful: bool = True) -> Shape:
     """Return the shape of a TensorShapeProto."""
     dims = message.dim
     opaque = b""
-    if careful and (has_unknown_inside(message) or (message.unknown_rank and len(dims))):
+    if (message.unknown_rank and len(dims)) or (careful and has_unknown_inside(message)):
         opaque = rest_of(message)
     if message.unknown_rank:
         return Shape(None, opaque=opaque)

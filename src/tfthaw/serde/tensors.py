@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from tfthaw import proto
-from tfthaw._files import CHUNK_BYTES, Bytes, FileSlice, human_bytes
+from tfthaw._files import CHUNK_BYTES, Bytes, FileSlice, Progress, human_bytes
 from tfthaw.dtypes import DType
 from tfthaw.errors import LimitError, StructureError, UnsupportedError
 from tfthaw.formats.wire import Contents
@@ -86,6 +86,12 @@ class ProtoTensor(Tensor):
             return self.content.chunks(chunk_bytes)
         return super().chunks(chunk_bytes)
 
+    def copy_to(self, file: BinaryIO, progress: Progress | None = None) -> int:  # docstring inherited
+        if self.content is not None:
+            self._check()
+            return self.content.copy_to(file, progress)
+        return super().copy_to(file, progress)
+
     def _listed(self) -> Array:
         """Return the values of the list field of the type."""
         field = _LIST_FIELDS.get(self.dtype)
@@ -106,19 +112,40 @@ class ProtoTensor(Tensor):
 
     def _check(self) -> None:
         """Refuse what cannot be an array before anything is allocated."""
+        if not self.dtype.is_numeric and self.dtype is not DType.string:
+            raise UnsupportedError(f"a constant of type {self.dtype.name} is no array")
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a shape that is none, or stored values that do not fit it; values are not read.
+
+        Raises:
+            StructureError: The shape is not fully known, or other values are stored than it needs.
+            LimitError: A few stored values stand for more than `max_tensor_bytes`.
+        """
         shape = self.message.tensor_shape
         if shape.unknown_rank or any(dim.size < 0 for dim in shape.dim):
             raise StructureError("a constant's shape is not fully known")
-        if not self.dtype.is_numeric and self.dtype is not DType.string:
-            raise UnsupportedError(f"a constant of type {self.dtype.name} is no array")
         claimed = self.size * max(1, self.dtype.itemsize)
         if claimed > self._limits.max_tensor_bytes or len(self.shape) > self._limits.max_rank:
             raise LimitError(f"a constant claims {human_bytes(claimed)} in shape {list(self.shape)}")
         stored = self.content.length if self.content is not None else len(self.message.tensor_content)
-        if stored and self.dtype is not DType.string and stored != claimed:
+        if stored and self.dtype.is_numeric and stored != claimed:
             raise StructureError(
                 f"{stored} bytes are stored, {self.dtype.name}{list(self.shape)} needs {claimed}"
             )
+        listed = 0 if stored else self._listed_count()
+        if listed > self.size:
+            raise StructureError(f"{listed} values are stored for {self.size} elements")
+
+    def _listed_count(self) -> int:
+        """Return how many elements the list field of the type stores."""
+        if self.dtype is DType.string:
+            return len(self.message.string_val)
+        field = _LIST_FIELDS.get(self.dtype)
+        if field is None:
+            return 0
+        return len(getattr(self.message, field)) // (2 if field in _PAIRED else 1)
 
 
 def tensor_from_proto(message: Any, payloads: Payloads, limits: Limits = DEFAULT_LIMITS) -> ProtoTensor:

@@ -6,6 +6,7 @@ The written artifact is opened anew and read from disk; nothing of the writing i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from tfthaw._files import Bytes, Progress
 from tfthaw.dtypes import DType
 from tfthaw.errors import VerificationError
 from tfthaw.tensors import Tensor
+
+
+_THREADS = 2  # reading and comparing leave the interpreter alone; more threads wait for memory, not for each other
+_PARALLEL_BYTES = 32 << 20  # less is compared before threads would have started
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,21 @@ def compare_tensors(
         written: The tensors of what was written; further ones are left alone.
         progress: Called with the number of bytes just compared.
     """
-    different = []
-    compared = 0
-    for name, tensor in expected.items():
-        if name not in written:
-            different.append(f"{name}: it is missing")
-            continue
-        problem = difference(tensor, written[name])
-        if problem:
-            different.append(f"{name}: {problem}")
-        compared += tensor.nbytes
+
+    def compare(name: str) -> str | None:
+        tensor = expected[name]
+        problem = difference(tensor, written[name]) if name in written else "it is missing"
         if progress is not None:
             progress(tensor.nbytes)
-    return Comparison(len(expected), compared, tuple(different))
+        return f"{name}: {problem}" if problem else None
+
+    compared = sum(expected[name].nbytes for name in expected)
+    if compared < _PARALLEL_BYTES:
+        different = list(map(compare, expected))
+    else:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            different = list(pool.map(compare, expected))
+    return Comparison(len(expected), compared, tuple(problem for problem in different if problem))
 
 
 def require_same(
