@@ -24,8 +24,9 @@ Every message reads `path: where: what was expected and found; hint`.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class TfthawError(Exception):
@@ -205,6 +206,22 @@ class MissingDependencyError(TfthawError, ImportError):
     """A package is needed that is not installed; the hint is the pip line."""
 
     __str__ = TfthawError.__str__
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str], where: str | None = None) -> Iterator[None]:
+    """Say in an error that passes which file it is about, where the error does not.
+
+    Args:
+        path: The file or directory.
+        where: The place in it.
+    """
+    try:
+        yield
+    except TfthawError as error:
+        error.path = os.fspath(path) if error.path is None else error.path
+        error.where = error.where or where
+        raise
 
 
 def _with_list(text: str, items: Sequence[str], most: int = 20) -> str:

@@ -25,7 +25,7 @@ from tfthaw.conversion.graphs import (
 from tfthaw.conversion.options import GRAPH_FORMATS, Options
 from tfthaw.conversion.result import ConversionResult, Verified, WeightProof
 from tfthaw.conversion.weights import select_weights
-from tfthaw.errors import UnsupportedError, UsageError
+from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
 from tfthaw.export.meta_graph import meta_name, write_meta_graph
@@ -33,6 +33,7 @@ from tfthaw.export.saved_model import write_saved_model
 from tfthaw.export.weights import write_checkpoint, write_weights_file
 from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Model
+from tfthaw.ir.validation import require_consistent
 from tfthaw.ir.variables import graph_variables
 from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import Tensor
@@ -102,7 +103,7 @@ def convert(
         TfthawError: Any of its kinds; nothing is left at the destination.
     """
     began = time.perf_counter()
-    with open_artifact(source) as artifact:
+    with naming(source), open_artifact(source) as artifact:
         job = _Job(artifact, os.fspath(destination), Options(to=to, **options))
         if to in GRAPH_FORMATS:
             _write_graph_format(job)
@@ -160,6 +161,7 @@ def _write_whole(job: _Job, model: Model) -> None:
         raise UnsupportedError(
             f"the graph has {len(variables)} variables and no values", hint="give them with --checkpoint"
         )
+    require_consistent(model.graph)
     tensors = dict(model.values)
     job.files = write_meta_graph(model, tensors, job.destination, job.delivery(tensors, meta_name(job.destination)))
     job.notes += [*model.notes, "the whole graph was kept, training nodes included"]

@@ -12,19 +12,20 @@ from dataclasses import dataclass, field, replace
 
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.selection import Selection, public_signatures, select
-from tfthaw.errors import UnsupportedError
+from tfthaw.errors import NotFoundError, UnsupportedError
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Asset, Collection, Model
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature
 from tfthaw.ir.types import output_dtype
+from tfthaw.ir.validation import require_consistent, require_unique_names
 from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, Variable, graph_variables
 from tfthaw.passes.add_saver import SavedVariable, WithSaver, add_saver
 from tfthaw.passes.batch_norm import training_mode_nodes, use_moving_averages
 from tfthaw.passes.carriers import find_carriers
 from tfthaw.passes.clear_devices import clear_devices
 from tfthaw.passes.freeze import freeze, refuse_unfrozen
-from tfthaw.passes.prune import PLACEHOLDER_OPS, prune
+from tfthaw.passes.prune import PLACEHOLDER_OPS, prune, require_tensors
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
 from tfthaw.passes.tables import fill_tables, fillers, refuse_mutable_tables
 from tfthaw.passes.transient import first_call
@@ -118,14 +119,17 @@ def _take_what_is_needed(prepared: Prepared) -> None:
     selection, to = prepared.selection, prepared.options.to
     wanted = [*selection.tensors, *(name for name in selection.feeds if to != "frozen-graph")]
     index = GraphIndex(prepared.graph.nodes)
-    reached = index.reach([name.node for name in wanted if name.node in index])
+    require_tensors(index, [*selection.tensors, *selection.feeds], what="signature")
+    reached = index.reach([name.node for name in wanted])
+    keep = init_ops(prepared.model) if to == "saved-model" else []
+    for name in keep:
+        if name not in index:
+            raise NotFoundError.named("node", name, index.nodes, where="init op")
+    require_unique_names(prepared.graph, index.reach([*reached, *keep]))
     if to == "saved-model":  # its loader runs the init op, which fills tables and sets local variables
-        keep = list(init_ops(prepared.model))
         refuse_mutable_tables(index, reached)
-    else:
-        keep = []
-        if fillers(index, reached):
-            _fill_tables(prepared, wanted)
+    elif fillers(index, reached):
+        _fill_tables(prepared, wanted)
     feeds = selection.feeds if to == "frozen-graph" else []
     dtypes = {
         name: dtype
@@ -133,6 +137,7 @@ def _take_what_is_needed(prepared: Prepared) -> None:
         if name.node in index and (dtype := output_dtype(index.nodes[name.node], name.output)) is not None
     }
     prepared.graph, prepared.fed = prune(prepared.graph, wanted, feeds, keep=keep, dtypes=dtypes)
+    require_consistent(prepared.graph)  # only what is taken: the rest may be as broken as it likes
     moved = {old: new for old, new in prepared.fed.items() if old != new}
     for old, new in moved.items():
         prepared.notes.append(f"{old} was no placeholder; it is fed as {new} now")

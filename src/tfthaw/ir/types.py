@@ -5,10 +5,12 @@ Source: the op definitions of TensorFlow (`tfthaw.ir.op_history`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tfthaw.dtypes import DType
 from tfthaw.ir.attrs import AttrList
 from tfthaw.ir.nodes import Node
-from tfthaw.ir.op_history import op_history
+from tfthaw.ir.op_history import Argument, op_history
 
 
 def output_dtype(node: Node, output: int) -> DType | None:
@@ -39,3 +41,32 @@ def output_dtype(node: Node, output: int) -> DType | None:
             return dtype if isinstance(dtype, DType) else None
         here += count
     return None
+
+
+def output_count(node: Node) -> int | None:
+    """Return how many outputs a node has, or None where its op or one of the attrs that count them is unknown."""
+    history = op_history(node.op)
+    return None if history is None else count_of(node, history.outputs)
+
+
+def count_of(node: Node, arguments: Sequence[Argument]) -> int | None:
+    """Return how many tensors the arguments (inputs or outputs) of a node's op stand for; None where no attr says.
+
+    Args:
+        node: The node.
+        arguments: The inputs or outputs of its op.
+    """
+    total = 0
+    for argument in arguments:
+        counting = argument.type_list_attr or argument.number_attr
+        if counting is None:
+            total += 1
+            continue
+        value = node.attrs.get(counting)
+        if isinstance(value, AttrList):
+            total += len(value.items)
+        elif isinstance(value, int):
+            total += value
+        else:
+            return None
+    return total

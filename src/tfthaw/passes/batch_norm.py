@@ -17,6 +17,7 @@ from tfthaw.ir.nodes import Node
 from tfthaw.ir.variables import VARIABLE_OPS
 
 BATCH_NORM_OPS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+_HANDING_ON = ("RefSwitch", "Switch", "Identity", "RefIdentity")
 _AVERAGE_WRITES = frozenset({"AssignSub", "AssignSubVariableOp", "Assign", "AssignVariableOp"})
 
 
@@ -87,13 +88,21 @@ def _written_from(index: GraphIndex, name: str, output: int) -> str | None:
                 continue
             seen.add(node.name)
             if node.op in _AVERAGE_WRITES and position == 1:
-                variable = index.producer(node.inputs[0])
-                while variable is not None and variable.op in ("RefSwitch", "Switch", "Identity", "RefIdentity"):
-                    variable = index.producer(variable.inputs[0])
-                if variable is not None and variable.op in VARIABLE_OPS:
-                    return variable.name
+                variable = _variable_behind(index, node.inputs[0])
+                if variable is not None:
+                    return variable
             waiting.append(TensorName(node.name, 0))
     return None
+
+
+def _variable_behind(index: GraphIndex, text: str) -> str | None:
+    """Return the variable that an input names, also through nodes that only hand it on."""
+    node = index.producer(text)
+    seen = set()  # a damaged graph may have rings
+    while node is not None and node.op in _HANDING_ON and node.inputs and node.name not in seen:
+        seen.add(node.name)
+        node = index.producer(node.inputs[0])
+    return node.name if node is not None and node.op in VARIABLE_OPS else None
 
 
 def _read(index: GraphIndex, variable: str, extra: dict[str, Node]) -> str:

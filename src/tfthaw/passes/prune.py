@@ -14,19 +14,25 @@ from tfthaw.errors import NotFoundError, UsageError
 from tfthaw.ir.attrs import AttrList, Shape
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
+from tfthaw.ir.types import output_count
 
 PLACEHOLDER_OPS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 
 
 def require_tensors(index: GraphIndex, names: Iterable[TensorName], *, what: str) -> None:
-    """Refuse names of tensors whose node is not there.
+    """Refuse names of tensors that are not there.
 
     Raises:
-        NotFoundError: With near names.
+        NotFoundError: There is no such node, with near names; or the node has no such output.
     """
     for name in names:
         if name.node not in index:
             raise NotFoundError.named("node", name.node, index.nodes, where=what)
+        node = index.nodes[name.node]
+        outputs = output_count(node)
+        if name.is_control or (outputs is not None and name.output >= outputs):
+            has = "a number of outputs" if outputs is None else f"{outputs} output{'' if outputs == 1 else 's'}"
+            raise NotFoundError(f"no tensor {name.as_input()!r}: {name.node} ({node.op}) has {has}", where=what)
 
 
 def prune(
