@@ -14,12 +14,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tfthaw import proto
 from tfthaw._files import SourceFile, new_directory, resolve_inside
 from tfthaw.errors import NotFoundError
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.weights import write_bundle
+from tfthaw.formats.saved_model import ASSETS_COLLECTION
 from tfthaw.formats.saved_model import write_saved_model as write_saved_model_file
 from tfthaw.formats.wire import Contents
 from tfthaw.ir.model import Model
@@ -52,7 +54,7 @@ def write_saved_model(
     """
     contents = Contents(model.payloads)  # type: ignore[arg-type]
     message = proto.SavedModel(saved_model_schema_version=SCHEMA_VERSION)
-    model_to_proto(model, contents, message.meta_graphs.add())
+    _list_assets(model, model_to_proto(model, contents, message.meta_graphs.add()))
     missing = [asset.filename for asset in model.assets if asset.source is None or not asset.source.is_file()]
     if missing:
         raise NotFoundError(
@@ -71,3 +73,13 @@ def write_saved_model(
                 for chunk in source.slice().chunks():
                     file.write(chunk.data)
     return [Path(path)]
+
+
+def _list_assets(model: Model, meta_graph: Any) -> None:
+    """List the assets in a collection too, which is where loaders of TensorFlow 1 look."""
+    for asset in model.assets:
+        entry = proto.AssetFileDef(filename=asset.filename)
+        entry.tensor_info.name = asset.tensor
+        packed = meta_graph.collection_def[ASSETS_COLLECTION].any_list.value.add()
+        packed.type_url = f"type.googleapis.com/{entry.DESCRIPTOR.full_name}"
+        packed.value = proto.serialize(entry)

@@ -35,7 +35,7 @@ MESSAGE_NAMES = ("saved_model.pb", "saved_model.pbtxt")
 SERVE = "serve"
 """The tag of MetaGraphs that are made to be served."""
 
-_ASSETS_COLLECTION = "saved_model_assets"  # where TensorFlow before 1.9 listed assets
+ASSETS_COLLECTION = "saved_model_assets"  # where v1 builders list assets
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def asset_paths(meta_graph: Any, directory: SavedModelDirectory) -> dict[str, Pa
         FormatError: The list of assets does not decode.
     """
     found = {}
-    for asset in _asset_defs(meta_graph, str(directory.message)):
+    for asset in asset_defs(meta_graph, str(directory.message)):
         where = f"asset of tensor {asset.tensor_info.name!r}"
         inside = resolve_inside(directory.root / "assets", asset.filename, where=where)
         resolve_inside(directory.root, os.path.join("assets", asset.filename), where=where)
@@ -217,17 +217,22 @@ def _part(root: Path, name: str, *, directory: bool = False) -> Path | None:
     return path if (path.is_dir() if directory else path.is_file()) else None
 
 
-def _asset_defs(meta_graph: Any, path: str) -> Sequence[Any]:
+def asset_defs(meta_graph: Any, path: str) -> Sequence[Any]:
+    """Return the AssetFileDefs of a MetaGraph, from its own field or from the collection that v1 builders write.
+
+    Raises:
+        FormatError: The collection does not decode.
+    """
     if meta_graph.asset_file_def:
         return list(meta_graph.asset_file_def)
-    if _ASSETS_COLLECTION not in meta_graph.collection_def:
+    if ASSETS_COLLECTION not in meta_graph.collection_def:
         return []
-    packed = meta_graph.collection_def[_ASSETS_COLLECTION].any_list.value
+    packed = meta_graph.collection_def[ASSETS_COLLECTION].any_list.value
     try:
         return [proto.AssetFileDef.FromString(each.value) for each in packed]
     except DecodeError as error:
         raise FormatError(f"an entry is no AssetFileDef: {error}", path=path,
-                          where=f"collection {_ASSETS_COLLECTION}") from error
+                          where=f"collection {ASSETS_COLLECTION}") from error
 
 
 def _show(tags: Iterable[str]) -> str:

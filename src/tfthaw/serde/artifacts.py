@@ -18,13 +18,14 @@ from tfthaw.formats import detect
 from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.formats.saved_model import (
     SavedModelDirectory,
+    asset_defs,
     asset_paths,
     choose_meta_graph,
     find_saved_model,
     read_saved_model,
 )
 from tfthaw.formats.tensor_bundle import BundleReader
-from tfthaw.ir.model import Model, Producer
+from tfthaw.ir.model import Asset, Model, Producer
 from tfthaw.ir.signatures import Signature
 from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.limits import DEFAULT_LIMITS, Limits
@@ -221,6 +222,9 @@ class Artifact:
         model.notes += self._file.notes
         if self._directory is not None:
             sources = asset_paths(message, self._directory)
+            if not model.assets:
+                listed = asset_defs(message, self.located.path)
+                model.assets = [Asset(item.tensor_info.name, item.filename) for item in listed]
             for asset in model.assets:
                 asset.source = sources.get(asset.tensor)
         return model
