@@ -134,18 +134,6 @@ class ProtoTensor(Tensor):
             raise StructureError(
                 f"{stored} bytes are stored, {self.dtype.name}{list(self.shape)} needs {claimed}"
             )
-        listed = 0 if stored else self._listed_count()
-        if listed > self.size:
-            raise StructureError(f"{listed} values are stored for {self.size} elements")
-
-    def _listed_count(self) -> int:
-        """Return how many elements the list field of the type stores."""
-        if self.dtype is DType.string:
-            return len(self.message.string_val)
-        field = _LIST_FIELDS.get(self.dtype)
-        if field is None:
-            return 0
-        return len(getattr(self.message, field)) // (2 if field in _PAIRED else 1)
 
 
 def tensor_from_proto(message: Any, payloads: Payloads, limits: Limits = DEFAULT_LIMITS) -> ProtoTensor:
