@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfthaw.errors import UnsupportedError, UsageError
+from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.formats import detect
 from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.formats.saved_model import (
@@ -149,14 +149,15 @@ class Artifact:
             NotFoundError: No MetaGraph has these tags.
             FormatError: The file is damaged.
         """
-        if self.located.format == "saved-model":
-            position = choose_meta_graph(self._file.message, tags, path=self.located.path)
-            if position not in self._models:
-                self._models[position] = self._saved_model(position)
-            return self._models[position]
-        if tags:
-            raise UsageError(f"tags choose a MetaGraph of a SavedModel, this is {self.located.format}", path=self.path)
-        return self._only_model
+        with naming(self.path):
+            if self.located.format == "saved-model":
+                position = choose_meta_graph(self._file.message, tags, path=self.located.path)
+                if position not in self._models:
+                    self._models[position] = self._saved_model(position)
+                return self._models[position]
+            if tags:
+                raise UsageError(f"tags choose a MetaGraph of a SavedModel, this is {self.located.format}")
+            return self._only_model
 
     def close(self) -> None:
         """Close the files; tensors that were not read yet can no longer be."""
