@@ -55,6 +55,11 @@ MAX_SHARDS = 99_999
 """The number of a shard has five digits in its file's name."""
 
 
+_PLAIN_BYTES = 9  # type, an empty shape, checksum
+_PLAIN_LIMIT = 1 << 63  # numbers from here on are negative ones
+_PLAIN_TYPES = {int(dtype): dtype for dtype in DType}
+
+
 class BundleEntry(NamedTuple):  # not a dataclass: that takes three times as long to make, ten thousand times
     """One entry of the index.
 
@@ -235,6 +240,47 @@ class BundleReader(CheckpointReader):
         return hidden
 
     def _decode(self, value: bytes, key: str) -> BundleEntry:
+        return self._decode_plain(value) or self._decode_any(value, key)
+
+    def _decode_plain(self, value: bytes) -> BundleEntry | None:
+        """Decode an entry as TensorFlow writes nearly all of them, in half the time that a message takes.
+
+            | 08 type | 12 length shape | 18 shard | 20 offset | 28 size | 35 checksum |     each number at most once
+
+        Returns None for any other, and for a shape that was not seen before.
+        """
+        if len(value) < _PLAIN_BYTES or value[0] != 0x08 or value[2] != 0x12 or value[-5] != 0x35:
+            return None
+        position = 4 + value[3]
+        dtype, shape = _PLAIN_TYPES.get(value[1]), self._shapes.get(value[4:position])
+        if dtype is None or shape is None:
+            return None
+        shard = offset = size = 0
+        last = len(value) - 5
+        while position < last:
+            tag = value[position]
+            number = value[position + 1]
+            position += 2
+            shift = 7
+            while number >> shift and position < last:  # the highest byte so far says "more"
+                number += (value[position] - 1) << shift
+                position += 1
+                shift += 7
+            if number >> shift:
+                return None
+            if tag == 0x28:
+                size = number
+            elif tag == 0x20:
+                offset = number
+            elif tag == 0x18:
+                shard = number
+            else:
+                return None
+        if position != last or shard >= self.num_shards or offset >= _PLAIN_LIMIT or size >= _PLAIN_LIMIT:
+            return None
+        return BundleEntry(dtype, shape, size, (), shard, offset, unmask_crc32c(int.from_bytes(value[-4:], "little")))
+
+    def _decode_any(self, value: bytes, key: str) -> BundleEntry:
         where = f"tensor {key!r}"
         message = proto.parse(proto.BundleEntryProto, value, path=self._index_path, where=where)
         shape = self._shape(message.shape, where)
