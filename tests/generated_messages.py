@@ -1,7 +1,7 @@
 """Arbitrary protobuf messages for property tests, made from the schema itself.
 
-Every field of every message may be set, strings and numbers take edge values, enums also values that the schema does not know,
-and any message at any level may carry fields of a number that the schema does not have.
+Every field of every message may be set, strings and numbers take edge values, enums also values that the schema does
+not know, and any message at any level may carry fields of a number that the schema does not have.
 """
 
 from hypothesis import strategies as st
@@ -10,8 +10,11 @@ MAX_DEPTH = 6
 
 # field 15000 of each wire type: varint, 64 bit, bytes, 32 bit
 _UNKNOWN_FIELDS = (
-    b"\xc0\xa9\x07\x2a", b"\xc1\xa9\x07" + bytes(range(8)), b"\xc2\xa9\x07\x03\x08\x01\xff", b"\xc5\xa9\x07\x01\x02\x03\x04"
-)  # fmt: skip
+    b"\xc0\xa9\x07\x2a",
+    b"\xc1\xa9\x07" + bytes(range(8)),
+    b"\xc2\xa9\x07\x03\x08\x01\xff",
+    b"\xc5\xa9\x07\x01\x02\x03\x04",
+)
 
 _TEXT = st.sampled_from(["", "a", "b/c:1", "^d", "ä"])
 _NUMBERS = {
@@ -48,7 +51,9 @@ def _fill(draw, message, depth, unknown, always, never):
     fields = [field for field in message.DESCRIPTOR.fields if field.full_name not in never]
     chosen = [field for field in fields if field.full_name in always]
     if depth and fields:
-        chosen += draw(st.lists(st.sampled_from(fields), max_size=4 if depth > 3 else 2, unique_by=lambda field: field.name))
+        chosen += draw(
+            st.lists(st.sampled_from(fields), max_size=4 if depth > 3 else 2, unique_by=lambda field: field.name)
+        )
     for field in dict.fromkeys(chosen):
         _set(draw, message, field, depth - 1, unknown, always, never)
     if unknown and draw(st.integers(0, 3)) == 0:

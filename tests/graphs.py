@@ -29,13 +29,19 @@ def placeholder(name, shape=None, dtype=FLOAT, op="Placeholder", *inputs):
 
 def variable(name, shape=(), dtype=FLOAT):
     """Return a v1 variable."""
-    return Node(name, "VariableV2", attrs={"dtype": dtype, "shape": Shape(tuple(shape)), "container": b"", "shared_name": b""})
+    return Node(
+        name, "VariableV2", attrs={"dtype": dtype, "shape": Shape(tuple(shape)), "container": b"", "shared_name": b""}
+    )
 
 
 def handle(name, shape=(), dtype=FLOAT, shared_name=None):
     """Return a resource variable."""
     shared = (name if shared_name is None else shared_name).encode()
-    return Node(name, "VarHandleOp", attrs={"dtype": dtype, "shape": Shape(tuple(shape)), "container": b"", "shared_name": shared})
+    return Node(
+        name,
+        "VarHandleOp",
+        attrs={"dtype": dtype, "shape": Shape(tuple(shape)), "container": b"", "shared_name": shared},
+    )
 
 
 def node(name, op, *inputs, **attrs):

@@ -63,7 +63,7 @@ class Original:
         return path, convert(self.prefix + ".meta", path, to="frozen-graph", outputs=list(outputs), **options)
 
     def assert_freezes(self, outputs, *feeds, **options):
-        """Check that the frozen graph gives bit for bit what the original gives, on each of the feeds in one session."""
+        """Check that the frozen graph gives bit for bit what the original gives, on each feed in one session."""
         path, result = self.frozen(outputs, **options)
         with FrozenSession(self.tf, path) as frozen:
             for feed in feeds or ({},):
@@ -73,7 +73,9 @@ class Original:
                 for name, one, other in zip(outputs, before, after, strict=True):
                     one, other = np.asarray(one), np.asarray(other)
                     assert (one.dtype, one.shape) == (other.dtype, other.shape), name
-                    assert one.tobytes() == other.tobytes() if one.dtype != object else one.tolist() == other.tolist(), name
+                    assert (
+                        one.tobytes() == other.tobytes() if one.dtype != object else one.tolist() == other.tolist()
+                    ), name
         return result
 
 

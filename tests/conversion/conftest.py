@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from v1_sessions import plain_config
 
 INPUT = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -75,6 +76,10 @@ def weights(tf, tmp_path_factory, v1):
     save_file(v1.weights, folder / "model.safetensors")
     np.savez(folder / "model.npz", **v1.weights)
     return {
-        "keras-h5": folder / "model.h5", "keras-zip": folder / "model.keras", "keras-weights": folder / "model.weights.h5",
-        "objects": folder / "objects", "safetensors": folder / "model.safetensors", "npz": folder / "model.npz",
-    }  # fmt: skip
+        "keras-h5": folder / "model.h5",
+        "keras-zip": folder / "model.keras",
+        "keras-weights": folder / "model.weights.h5",
+        "objects": folder / "objects",
+        "safetensors": folder / "model.safetensors",
+        "npz": folder / "model.npz",
+    }

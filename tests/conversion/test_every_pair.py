@@ -4,10 +4,10 @@ import os
 
 import numpy as np
 import pytest
-from v1_sessions import FrozenSession, plain_config
 
 from tfthaw.conversion.converting import convert
 from tfthaw.serde.artifacts import open_artifact
+from v1_sessions import FrozenSession, plain_config
 
 pytestmark = pytest.mark.tf
 
@@ -157,7 +157,9 @@ def test_a_whole_meta_graph_keeps_everything(tf, v1, tmp_path):
     assert_same(read_weights(tf, tmp_path / "new", "checkpoint"), v1.values)
 
 
-@pytest.mark.parametrize(("ema", "kernel"), [("keep", "dense/kernel"), ("use", "dense/kernel/ExponentialMovingAverage")])
+@pytest.mark.parametrize(
+    ("ema", "kernel"), [("keep", "dense/kernel"), ("use", "dense/kernel/ExponentialMovingAverage")]
+)
 def test_moving_averages_as_values(tf, v1, tmp_path, ema, kernel):
     path, _ = converted(v1, "meta-graph", "frozen-graph", tmp_path, ema=ema)
 

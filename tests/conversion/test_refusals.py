@@ -98,7 +98,7 @@ def test_unknown_names_come_with_near_ones(source, tmp_path, outputs, inputs, ma
 
 @pytest.mark.parametrize("output", ["out:1", "x:7", "^out"])
 def test_outputs_that_a_node_does_not_have_are_refused(source, tmp_path, output):
-    with pytest.raises((NotFoundError, UsageError), match="out|x"):
+    with pytest.raises((NotFoundError, UsageError), match=r"out|x"):
         run(source, tmp_path / "new", "frozen-graph", outputs=[output])
     assert left(tmp_path) == []
 
@@ -126,14 +126,15 @@ def test_weights_alone_become_no_graph(source, tmp_path, to):
 
 @pytest.mark.parametrize("to", ["frozen-graph", "meta-graph", "saved-model"])
 def test_the_checkpoint_of_another_model(source, tmp_path, to):
-    other = {"conv/kernel": ArrayTensor(np.ones((3, 3), np.float32)), "dense/kernel": ArrayTensor(np.ones((4, 5), np.float32))}
+    other = {
+        "conv/kernel": ArrayTensor(np.ones((3, 3), np.float32)),
+        "dense/kernel": ArrayTensor(np.ones((4, 5), np.float32)),
+    }
     write_checkpoint(other, source / "other.ckpt", Delivery())
 
     with pytest.raises(RestoreError) as caught:
         run(source, tmp_path / "new", to, checkpoint=str(source / "other.ckpt"))
-    assert caught.value.mismatched == (
-        "shape: dense/kernel is [4, 3], the checkpoint has [4, 5] under 'dense/kernel'",
-    )
+    assert caught.value.mismatched == ("shape: dense/kernel is [4, 3], the checkpoint has [4, 5] under 'dense/kernel'",)
     assert "other.ckpt" in str(caught.value)
     assert left(tmp_path) == []
 
@@ -166,7 +167,7 @@ def test_a_damaged_byte(source, tmp_path, to, overwrite):
     damaged[17] ^= 1
     data.write_bytes(damaged)
 
-    with pytest.raises(ChecksumError, match="dense/kernel.*checksum mismatch"):
+    with pytest.raises(ChecksumError, match=r"dense/kernel.*checksum mismatch"):
         run(source, tmp_path / "new", to, overwrite=overwrite)
     assert {name: (tmp_path / name).read_bytes() for name in left(tmp_path) if (tmp_path / name).is_file()} == before
 
@@ -245,7 +246,9 @@ def test_a_map_renames_variables_of_a_graph(source, tmp_path):
     values = {"w": ArrayTensor(np.ones((4, 3), np.float32))}
     write_checkpoint(values, source / "renamed.ckpt", Delivery())
 
-    result = run(source, tmp_path / "new", "frozen-graph", checkpoint=str(source / "renamed.ckpt"), map={"w": "dense/kernel"})
+    result = run(
+        source, tmp_path / "new", "frozen-graph", checkpoint=str(source / "renamed.ckpt"), map={"w": "dense/kernel"}
+    )
 
     assert result.variables == 1
 
@@ -280,7 +283,8 @@ import resource, sys
 from tfthaw.conversion.converting import convert
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
-result = convert(sys.argv[1] + "/graph.pb", sys.argv[2], to="frozen-graph", outputs=["out"], checkpoint=sys.argv[1] + "/model.ckpt")
+graph, values, target = sys.argv[1] + "/graph.pb", sys.argv[1] + "/model.ckpt", sys.argv[2]
+result = convert(graph, target, to="frozen-graph", outputs=["out"], checkpoint=values)
 assert result.verified.weights.bytes == 1 << 28
 print(peak() - before)
 """

@@ -4,10 +4,10 @@ import warnings
 
 import numpy as np
 import pytest
-from v1_sessions import Original, plain_config, v1_control_flow
 
 from tfthaw.conversion.converting import convert
 from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
+from v1_sessions import Original, plain_config, v1_control_flow
 
 pytestmark = pytest.mark.tf
 
@@ -16,7 +16,7 @@ X = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def rich(tf, tmp_path_factory):
-    """A v1 SavedModel with a vocabulary, a local variable, partitioned variables, a loop and two signatures; its answers."""
+    """A v1 SavedModel with a vocabulary, a local variable, partitioned variables, a loop, two signatures."""
     folder = tmp_path_factory.mktemp("rich")
     (folder / "words.txt").write_text("a\nb\nc\n")
     with tf.Graph().as_default() as graph, v1_control_flow(tf), warnings.catch_warnings():
@@ -25,8 +25,9 @@ def rich(tf, tmp_path_factory):
         random = tf.compat.v1.random_normal_initializer()
         x = tf.compat.v1.placeholder("float32", [None, 4], name="x")
         words = tf.compat.v1.placeholder("string", [None], name="words")
-        parts = tf.compat.v1.get_variable("parts", [4, 4], initializer=random, use_resource=False,
-                                          partitioner=tf.compat.v1.fixed_size_partitioner(3))  # fmt: skip
+        parts = tf.compat.v1.get_variable(
+            "parts", [4, 4], initializer=random, use_resource=False, partitioner=tf.compat.v1.fixed_size_partitioner(3)
+        )
         step = tf.compat.v1.get_variable("step", [4], initializer=random, use_resource=True, trainable=False)
         scale = tf.compat.v1.get_local_variable("scale", initializer=tf.constant(2.0), use_resource=True)
         body = lambda i, y: (i + 1, tf.tanh(tf.matmul(y, tf.convert_to_tensor(parts))) + step)  # noqa: E731
@@ -41,7 +42,10 @@ def rich(tf, tmp_path_factory):
             asset = graph.get_collection("asset_filepaths")
             builder = tf.compat.v1.saved_model.Builder(str(folder / "saved"))
             define = tf.compat.v1.saved_model.predict_signature_def
-            signatures = {"serving_default": define({"x": x}, {"y": y}), "look_up": define({"words": words}, {"ids": ids})}
+            signatures = {
+                "serving_default": define({"x": x}, {"y": y}),
+                "look_up": define({"words": words}, {"ids": ids}),
+            }
             builder.add_meta_graph_and_variables(session, ["serve"], signatures, assets_collection=asset, main_op=init)
             builder.save()
             answers = session.run({"y": y, "ids": ids}, {x: X, words: ["b", "c", "z"]})
@@ -81,7 +85,7 @@ def test_a_saved_model_again_as_tensorflow_2_sees_it(tf, rich, tmp_path):
 
 
 def test_one_signature_leaves_the_rest(tf, rich, tmp_path):
-    source, answers = rich
+    source, _ = rich
     convert(source, tmp_path / "new", to="saved-model", signature="look_up", verify="weights")
 
     assert run_saved(tf, tmp_path / "new", "look_up", {"words": ["a"]})["ids"].tolist() == [0]
@@ -134,8 +138,15 @@ def test_several_signatures_are_not_guessed_between(tf, tmp_path):
 @pytest.mark.parametrize("to", ["meta-graph", "saved-model"])
 def test_parts_of_variables_are_saved_as_parts(tf, tmp_path, use_resource, to):
     def build(tf):
-        parts = tf.compat.v1.get_variable("w", [5, 4], partitioner=tf.compat.v1.fixed_size_partitioner(2), use_resource=use_resource)
-        tf.matmul(tf.compat.v1.placeholder("float32", [None, 4], name="x"), tf.convert_to_tensor(parts), transpose_b=True, name="out")
+        parts = tf.compat.v1.get_variable(
+            "w", [5, 4], partitioner=tf.compat.v1.fixed_size_partitioner(2), use_resource=use_resource
+        )
+        tf.matmul(
+            tf.compat.v1.placeholder("float32", [None, 4], name="x"),
+            tf.convert_to_tensor(parts),
+            transpose_b=True,
+            name="out",
+        )
 
     original = Original(tf, tmp_path, build)
     convert(original.prefix, tmp_path / "new", to=to, outputs=["out"], verify="weights")
@@ -155,7 +166,9 @@ def test_a_saved_model_keeps_writes(tf, tmp_path):
     """A counter can live in a SavedModel, where a frozen graph refuses it."""
 
     def build(tf):
-        step = tf.compat.v1.get_variable("step", [], initializer=tf.compat.v1.constant_initializer(3.0), use_resource=True)
+        step = tf.compat.v1.get_variable(
+            "step", [], initializer=tf.compat.v1.constant_initializer(3.0), use_resource=True
+        )
         tf.identity(tf.compat.v1.assign_add(step, 1.0), name="out")
 
     original = Original(tf, tmp_path, build)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from graphs import constant, graph, placeholder, variable
 
+from graphs import constant, graph, placeholder, variable
 from tfthaw import proto
 from tfthaw.errors import ChecksumError, NotFoundError, OutputExistsError, StructureError, UnsafePathError, UsageError
 from tfthaw.export.delivery import Delivery
@@ -37,7 +37,7 @@ def test_a_graph_is_binary_or_text_by_its_name(tmp_path):
     write_graph(model(), tmp_path / "a.pbtxt", Delivery())
 
     assert proto.GraphDef.FromString((tmp_path / "a.pb").read_bytes()).node[0].name == "w"
-    assert (tmp_path / "a.pbtxt").read_text().startswith("node {\n  name: \"w\"\n")
+    assert (tmp_path / "a.pbtxt").read_text().startswith('node {\n  name: "w"\n')
 
 
 @pytest.mark.parametrize("given", ["m.ckpt", "m.ckpt.meta"])
@@ -67,7 +67,7 @@ def test_a_meta_graph_without_variables_is_alone(tmp_path):
 
 
 def test_a_meta_graph_needs_a_name(tmp_path):
-    with pytest.raises(UsageError, match="name before .meta"):
+    with pytest.raises(UsageError, match=r"name before .meta"):
         write_meta_graph(model(), VALUES, tmp_path / ".meta", Delivery())
 
 
@@ -77,8 +77,11 @@ def test_a_saved_model_has_its_assets(tmp_path):
     write_saved_model(model(assets=assets, tags=("serve",)), VALUES, tmp_path / "saved", Delivery())
 
     assert names(tmp_path / "saved") == [
-        "assets/deep/words.txt", "saved_model.pb", "variables/variables.data-00000-of-00001", "variables/variables.index",
-    ]  # fmt: skip
+        "assets/deep/words.txt",
+        "saved_model.pb",
+        "variables/variables.data-00000-of-00001",
+        "variables/variables.index",
+    ]
     with open_artifact(tmp_path / "saved") as artifact:
         assert artifact.tag_sets == [["serve"]]
         found = artifact.model().assets[0]
@@ -95,7 +98,9 @@ def test_assets_that_are_not_there_are_named(tmp_path):
 def test_assets_do_not_leave_the_saved_model(tmp_path):
     (tmp_path / "words.txt").write_text("a")
     with pytest.raises(UnsafePathError):
-        write_saved_model(model(assets=[Asset("file:0", "../../out.txt", tmp_path / "words.txt")]), {}, tmp_path / "saved", Delivery())
+        write_saved_model(
+            model(assets=[Asset("file:0", "../../out.txt", tmp_path / "words.txt")]), {}, tmp_path / "saved", Delivery()
+        )
     assert names(tmp_path) == ["words.txt"]
 
 

@@ -1,20 +1,30 @@
 """Names of tensors and the use-def links of a graph."""
 
 import pytest
-from graphs import constant, graph, node, placeholder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphs import constant, graph, node, placeholder
 from tfthaw.ir.attrs import AttrList, FunctionName, Shape
 from tfthaw.ir.functions import Function
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName, control_inputs, data_inputs
 
 
-@pytest.mark.parametrize(("text", "name", "as_input"), [
-    ("a", ("a", 0), "a"), ("a:0", ("a", 0), "a"), ("a/b:12", ("a/b", 12), "a/b:12"), ("^a", ("a", -1), "^a"),
-    ("a:b", ("a:b", 0), "a:b"), ("a:²", ("a:²", 0), "a:²"), ("", ("", 0), ""), (":1", (":1", 0), ":1"), ("a:", ("a:", 0), "a:"),
-    ("a:" + "9" * 5000, ("a:" + "9" * 5000, 0), "a:" + "9" * 5000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "name", "as_input"),
+    [
+        ("a", ("a", 0), "a"),
+        ("a:0", ("a", 0), "a"),
+        ("a/b:12", ("a/b", 12), "a/b:12"),
+        ("^a", ("a", -1), "^a"),
+        ("a:b", ("a:b", 0), "a:b"),
+        ("a:²", ("a:²", 0), "a:²"),
+        ("", ("", 0), ""),
+        (":1", (":1", 0), ":1"),
+        ("a:", ("a:", 0), "a:"),
+        ("a:" + "9" * 5000, ("a:" + "9" * 5000, 0), "a:" + "9" * 5000),
+    ],
+)
 def test_spellings(text, name, as_input):
     if text == ":1":  # no node has an empty name, but a hostile graph may say so
         name, as_input = ("", 1), ":1"
@@ -32,7 +42,13 @@ def test_the_printed_form_names_the_output():
     assert str(TensorName("a", 0)) == "a:0"
 
 
-CHAIN = [placeholder("x"), node("y", "Neg", "x:0"), constant("c", 1.0, "^y"), node("z", "Add", "c", "y", "^x"), node("lone", "Neg", "gone")]
+CHAIN = [
+    placeholder("x"),
+    node("y", "Neg", "x:0"),
+    constant("c", 1.0, "^y"),
+    node("z", "Add", "c", "y", "^x"),
+    node("lone", "Neg", "gone"),
+]
 
 
 def test_links():
@@ -42,7 +58,8 @@ def test_links():
     assert index.producer("gone") is None
     assert [(user.name, position) for user, position in index.consumers("x")] == [("y", 0), ("z", 2)]
     assert index.consumers("z") == []
-    assert "x" in index and "gone" not in index
+    assert "x" in index
+    assert "gone" not in index
 
 
 def test_reach_and_descend():
@@ -77,7 +94,17 @@ def test_a_graph_walks_through_its_functions():
 
 
 def test_nodes_say_what_they_have():
-    found = node("n", "Call", "a", "b:1", "^c", T=None, f=FunctionName("f"), many=AttrList("func", [FunctionName("g")]), s=b"\xff")
+    found = node(
+        "n",
+        "Call",
+        "a",
+        "b:1",
+        "^c",
+        T=None,
+        f=FunctionName("f"),
+        many=AttrList("func", [FunctionName("g")]),
+        s=b"\xff",
+    )
 
     assert found.called() == ["f", "g"]
     assert (found.dtype("f"), found.shape("f"), found.tensor("f"), found.text("f")) == (None, None, None, "")

@@ -1,12 +1,12 @@
 """Variables: their names, and which of them belong to an optimizer."""
 
 import pytest
-from graphs import handle, node, variable
 
-from tfthaw.ir.types import output_dtype
-from tfthaw.ir.variables import VariableDeclaration, graph_variables, optimizer_keys, slot_variables, variable_name
+from graphs import handle, node, variable
 from tfthaw.dtypes import DType
 from tfthaw.ir.attrs import AttrList
+from tfthaw.ir.types import output_dtype
+from tfthaw.ir.variables import VariableDeclaration, graph_variables, optimizer_keys, slot_variables, variable_name
 
 
 def test_variables_in_the_order_of_their_nodes():
@@ -33,8 +33,11 @@ def test_slots():
     names = ["w", "w/Adam", "w/Adam_1", "training/w/Momentum", "lonely/Adam", "Adam", "w/Adam/Adam", "scope/w"]
 
     assert slot_variables(names) == {
-        "w/Adam": ("w", "m"), "w/Adam_1": ("w", "v"), "training/w/Momentum": ("w", "momentum"), "w/Adam/Adam": ("w/Adam", "m"),
-    }  # fmt: skip
+        "w/Adam": ("w", "m"),
+        "w/Adam_1": ("w", "v"),
+        "training/w/Momentum": ("w", "momentum"),
+        "w/Adam/Adam": ("w/Adam", "m"),
+    }
 
 
 def test_slots_of_object_graphs():
@@ -44,18 +47,34 @@ def test_slots_of_object_graphs():
 
 
 def test_the_state_of_an_optimizer():
-    state = {"w/Adam", "beta1_power", "scope/beta2_power_1", "optimizer/iter/.ATTRIBUTES/VARIABLE_VALUE", "_optimizer/x",
-             "optimizer_weights/Adam/iterations:0", "model/optimizer_weights/x"}  # fmt: skip
+    state = {
+        "w/Adam",
+        "beta1_power",
+        "scope/beta2_power_1",
+        "optimizer/iter/.ATTRIBUTES/VARIABLE_VALUE",
+        "_optimizer/x",
+        "optimizer_weights/Adam/iterations:0",
+        "model/optimizer_weights/x",
+    }
 
     assert optimizer_keys({"w", "global_step", "my_optimizer/w", "beta1_power/w"} | state) == state
 
 
-@pytest.mark.parametrize(("made", "output", "dtype"), [
-    (node("n", "Neg"), 0, DType.float32), (node("n", "Neg"), 1, None), (node("n", "MyOp"), 0, None),
-    (node("n", "Split", T=DType.int8, num_split=3), 2, DType.int8), (node("n", "Split", num_split=3), 3, None),
-    (node("n", "Shape", out_type=DType.int64), 0, DType.int64), (node("n", "Shape"), 0, DType.int32),
-    (node("n", "IdentityN", T=AttrList("type", [DType.int8, DType.bool])), 1, DType.bool), (node("n", "NoOp"), 0, None),
-    (node("n", "Equal"), 0, DType.bool), (node("n", "FusedBatchNormV3", U=DType.float32, T=DType.bfloat16), 1, DType.float32),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("made", "output", "dtype"),
+    [
+        (node("n", "Neg"), 0, DType.float32),
+        (node("n", "Neg"), 1, None),
+        (node("n", "MyOp"), 0, None),
+        (node("n", "Split", T=DType.int8, num_split=3), 2, DType.int8),
+        (node("n", "Split", num_split=3), 3, None),
+        (node("n", "Shape", out_type=DType.int64), 0, DType.int64),
+        (node("n", "Shape"), 0, DType.int32),
+        (node("n", "IdentityN", T=AttrList("type", [DType.int8, DType.bool])), 1, DType.bool),
+        (node("n", "NoOp"), 0, None),
+        (node("n", "Equal"), 0, DType.bool),
+        (node("n", "FusedBatchNormV3", U=DType.float32, T=DType.bfloat16), 1, DType.float32),
+    ],
+)
 def test_types_of_outputs(made, output, dtype):
     assert output_dtype(made, output) is dtype

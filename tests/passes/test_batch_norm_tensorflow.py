@@ -1,11 +1,11 @@
-"""Batch normalisation of training graphs: as it is, with the flag set, and with its moving averages; TensorFlow is the oracle."""
+"""Batch normalisation of training graphs: as it is, with the flag set, with its averages; TensorFlow is the oracle."""
 
 import numpy as np
 import pytest
-from v1_sessions import FrozenSession, Original
 
 from tfthaw.conversion.converting import convert
 from tfthaw.errors import UnsupportedError
+from v1_sessions import FrozenSession, Original
 
 pytestmark = pytest.mark.tf
 
@@ -22,7 +22,11 @@ def variables(tf, use_resource):
     made = []
     for name, trainable in (("gamma", True), ("beta", True), ("moving_mean", False), ("moving_variance", False)):
         initializer = tf.compat.v1.random_uniform_initializer(0.5, 1.5)
-        made.append(tf.compat.v1.get_variable(name, [4], initializer=initializer, trainable=trainable, use_resource=use_resource))
+        made.append(
+            tf.compat.v1.get_variable(
+                name, [4], initializer=initializer, trainable=trainable, use_resource=use_resource
+            )
+        )
     return made
 
 
@@ -52,7 +56,7 @@ def layer(tf, x, flag, use_resource):
 
 
 def slim(tf, x, flag, use_resource):
-    """Batch normalisation as slim builds it with `updates_collections=None`: averages are written under a cond, in place."""
+    """Batch normalisation as slim builds it with `updates_collections=None`: averages are written in a cond."""
     with tf.compat.v1.variable_scope("bn"):
         gamma, beta, mean, variance = variables(tf, use_resource)
         batch_mean, batch_variance = tf.nn.moments(x, [0, 1, 2])
@@ -91,7 +95,9 @@ def test_the_flag_is_set_to_false(tf, tmp_path, use_resource, kind):
     with FrozenSession(tf, path) as frozen:
         for seed in range(2):
             after = frozen.run("out:0", {"x:0": images(seed)})
-            np.testing.assert_array_equal(after, original.run(["out:0"], {"x:0": images(seed), "is_training:0": False})[0])
+            np.testing.assert_array_equal(
+                after, original.run(["out:0"], {"x:0": images(seed), "is_training:0": False})[0]
+            )
     assert result.inputs == {"x:0": "x:0"}
     assert result.variables == 4
 
@@ -153,7 +159,9 @@ def test_a_badly_frozen_graph_is_mended(tf, tmp_path):
     original = Original(tf, tmp_path, network(slim, False))
     message = tf.compat.v1.GraphDef()
     message.CopyFrom(original.graph.as_graph_def())
-    values = {variable.op.name: original.session.run(variable) for variable in original.graph.get_collection("variables")}
+    values = {
+        variable.op.name: original.session.run(variable) for variable in original.graph.get_collection("variables")
+    }
     for node in message.node:
         if node.op == "VariableV2":
             node.op = "Const"

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from v1_sessions import FrozenSession, Original
 
 from tfthaw.errors import UnsupportedError
+from v1_sessions import FrozenSession, Original
 
 pytestmark = pytest.mark.tf
 
@@ -71,7 +71,9 @@ def test_resource_gathers_and_shapes(tf, tmp_path):
         ids, places = feed(tf, [None], "int32", "ids"), feed(tf, [None, 2], "int32", "places")
         batched = feed(tf, [5, 2], "int32", "batched")
         tf.raw_ops.ResourceGather(resource=table.handle, indices=ids, dtype=tf.float32, name="gather")
-        tf.raw_ops.ResourceGather(resource=table.handle, indices=batched, dtype=tf.float32, batch_dims=1, name="batch_gather")
+        tf.raw_ops.ResourceGather(
+            resource=table.handle, indices=batched, dtype=tf.float32, batch_dims=1, name="batch_gather"
+        )
         tf.raw_ops.ResourceGatherNd(resource=table.handle, indices=places, dtype=tf.float32, name="gather_nd")
         tf.raw_ops.VariableShape(input=table.handle, name="shape")
         tf.raw_ops.VariableShape(input=table.handle, out_type=tf.int64, name="shape64")
@@ -92,7 +94,9 @@ def test_variables_inside_a_loop(tf, tmp_path, use_resource, also_outside):
         x = feed(tf)
         if also_outside:
             x = x + step
-        _, y = tf.compat.v1.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.tanh(tf.matmul(y, kernel)) + step), [0, x])
+        _, y = tf.compat.v1.while_loop(
+            lambda i, y: i < 3, lambda i, y: (i + 1, tf.tanh(tf.matmul(y, kernel)) + step), [0, x]
+        )
         tf.identity(y, name="out")
 
     Original(tf, tmp_path, build).assert_freezes(["out:0"], {"x:0": images()})
@@ -160,7 +164,9 @@ def test_every_type_of_variable(tf, tmp_path):
     def build(tf):
         for name in names:
             value = tf.constant(["a", "bc"]) if name == "string" else tf.cast(tf.constant([0, 1, 1]), name)
-            tf.identity(tf.compat.v1.get_variable(f"v_{name}", initializer=value, use_resource=True), name=f"out_{name}")
+            tf.identity(
+                tf.compat.v1.get_variable(f"v_{name}", initializer=value, use_resource=True), name=f"out_{name}"
+            )
 
     Original(tf, tmp_path, build).assert_freezes([f"out_{name}:0" for name in names])
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from graphs import FLOAT, Unchanged, by_name, colocated, constant, graph, handle, node, ops, placeholder, read, variable
 
+from graphs import FLOAT, Unchanged, by_name, colocated, constant, graph, handle, node, ops, placeholder, read, variable
 from tfthaw.dtypes import DType
 from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
 from tfthaw.ir.attrs import AttrList, FunctionName, Shape
@@ -21,7 +21,13 @@ OUT = [TensorName("out", 0)]
 
 
 def test_prune_keeps_what_outputs_need_in_its_order():
-    nodes = [placeholder("x"), constant("c", 1.0), node("unused", "Neg", "x"), node("out", "Add", "x", "c"), node("late", "Neg", "out")]
+    nodes = [
+        placeholder("x"),
+        constant("c", 1.0),
+        node("unused", "Neg", "x"),
+        node("out", "Add", "x", "c"),
+        node("late", "Neg", "out"),
+    ]
     with Unchanged(graph(*nodes)) as argument:
         found, fed = prune(argument, OUT, [TensorName("x", 0)])
 
@@ -101,10 +107,19 @@ def test_a_placeholder_takes_a_value(dtype, value, expected):
     assert np.asarray(found.tensor().numpy()).tolist() == expected
 
 
-@pytest.mark.parametrize(("dtype", "shape", "value"), [
-    (DType.bool, (), "maybe"), (DType.bool, (), 2), (DType.int32, (), 1.5), (DType.int8, (), 300), (DType.float32, (2,), 1.0),
-    (DType.float32, (None, 2), [[1, 2, 3]]), (DType.int32, (), "x"), (DType.float32, (), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dtype", "shape", "value"),
+    [
+        (DType.bool, (), "maybe"),
+        (DType.bool, (), 2),
+        (DType.int32, (), 1.5),
+        (DType.int8, (), 300),
+        (DType.float32, (2,), 1.0),
+        (DType.float32, (None, 2), [[1, 2, 3]]),
+        (DType.int32, (), "x"),
+        (DType.float32, (), None),
+    ],
+)
 def test_values_that_do_not_fit_are_refused(dtype, shape, value):
     with pytest.raises(UsageError, match="--set p"):
         set_placeholders(graph(placeholder("p", shape, dtype)), {"p": value})
@@ -134,7 +149,9 @@ def test_what_waits_for_a_dead_branch_is_dead():
 
 
 def test_a_predicate_that_is_not_known_is_left():
-    argument = graph(placeholder("flag", (), DType.bool), placeholder("x"), node("s", "Switch", "x", "flag"), node("out", "Neg", "s"))
+    argument = graph(
+        placeholder("flag", (), DType.bool), placeholder("x"), node("s", "Switch", "x", "flag"), node("out", "Neg", "s")
+    )
 
     assert cut_dead_branches(argument).graph is argument
 

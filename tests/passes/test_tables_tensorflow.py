@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from v1_sessions import FrozenSession, Original
 
 from tfthaw.conversion.converting import convert
 from tfthaw.errors import UnsupportedError
+from v1_sessions import FrozenSession, Original
 
 pytestmark = pytest.mark.tf
 
@@ -33,7 +33,9 @@ def test_a_table_fills_itself_whenever_the_graph_runs(tf, tmp_path):
 
 def test_tables_beside_variables(tf, tmp_path):
     def build(tf):
-        w = tf.compat.v1.get_variable("w", [10, 2], initializer=tf.compat.v1.random_normal_initializer(), use_resource=True)
+        w = tf.compat.v1.get_variable(
+            "w", [10, 2], initializer=tf.compat.v1.random_normal_initializer(), use_resource=True
+        )
         first, second = table(tf), table(tf, ("5", "7"), (1, 2))
         ids = first.lookup(words(tf))
         tf.gather(w, tf.maximum(second.lookup(tf.strings.as_string(ids)), 0), name="out")
@@ -73,7 +75,9 @@ def test_tables_that_are_filled_by_import(tf, tmp_path):
         keys, values = tf.constant(["a", "b"]), tf.constant([5, 7], "int64")
         fill = tf.raw_ops.LookupTableImportV2(table_handle=made, keys=keys, values=values)
         tf.compat.v1.add_to_collection("table_initializer", fill)
-        tf.raw_ops.LookupTableFindV2(table_handle=made, keys=words(tf), default_value=tf.constant(-1, "int64"), name="out")
+        tf.raw_ops.LookupTableFindV2(
+            table_handle=made, keys=words(tf), default_value=tf.constant(-1, "int64"), name="out"
+        )
 
     Original(tf, tmp_path, build).assert_freezes(["out:0"], ASKED, ASKED)
 
@@ -104,7 +108,7 @@ def test_tables_that_change_are_refused(tf, tmp_path, to):
         tf.add(made.lookup(words(tf)), w, name="out")
 
     original = Original(tf, tmp_path, build)
-    with pytest.raises(UnsupportedError, match="change.? while the model runs"):
+    with pytest.raises(UnsupportedError, match=r"change.? while the model runs"):
         convert(original.prefix + ".meta", tmp_path / "new", to=to, outputs=["out"])
     assert not (tmp_path / "new").exists()
 
@@ -112,7 +116,9 @@ def test_tables_that_change_are_refused(tf, tmp_path, to):
 def test_a_frozen_graph_keeps_tables_that_nothing_fills(tf, tmp_path):
     with tf.Graph().as_default() as graph:
         made = tf.raw_ops.HashTableV2(key_dtype=tf.string, value_dtype=tf.int64, shared_name="t", name="table")
-        tf.raw_ops.LookupTableFindV2(table_handle=made, keys=words(tf), default_value=tf.constant(-1, "int64"), name="out")
+        tf.raw_ops.LookupTableFindV2(
+            table_handle=made, keys=words(tf), default_value=tf.constant(-1, "int64"), name="out"
+        )
     (tmp_path / "source.pb").write_bytes(graph.as_graph_def().SerializeToString())
 
     result = convert(tmp_path / "source.pb", tmp_path / "frozen.pb", to="frozen-graph", outputs=["out"])

@@ -1,8 +1,8 @@
 """Writes that no output needs go; those that an output sees are refused."""
 
 import pytest
-from graphs import Unchanged, by_name, constant, graph, handle, node, ops, placeholder, read, variable
 
+from graphs import Unchanged, by_name, constant, graph, handle, node, ops, placeholder, read, variable
 from tfthaw.dtypes import DType
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.graph import TensorName
@@ -69,12 +69,21 @@ def test_a_resource_that_was_read_before_the_write_keeps_its_value():
 def branches(read_side):
     """Return a cond that writes on its true side, and reads on one of its sides; the result waits for the write."""
     return [
-        variable("s"), placeholder("flag", (), DType.bool), node("pred", "Identity", "flag", T=DType.bool), constant("one", 1.0),
-        node("r", "Identity", "s"), node("sw", "Switch", "one", "pred"), node("count", "AssignAdd", "s", "sw:1"),
-        node("other", "Switch", "r", "flag"), node("mine", "Identity", f"other:{read_side}"), node("zero", "Identity", "sw:0"),
-        node("done", "NoOp", "^count", T=None), constant("c", 1.0, "^done"), node("waits", "Merge", "c", "zero", N=2),
+        variable("s"),
+        placeholder("flag", (), DType.bool),
+        node("pred", "Identity", "flag", T=DType.bool),
+        constant("one", 1.0),
+        node("r", "Identity", "s"),
+        node("sw", "Switch", "one", "pred"),
+        node("count", "AssignAdd", "s", "sw:1"),
+        node("other", "Switch", "r", "flag"),
+        node("mine", "Identity", f"other:{read_side}"),
+        node("zero", "Identity", "sw:0"),
+        node("done", "NoOp", "^count", T=None),
+        constant("c", 1.0, "^done"),
+        node("waits", "Merge", "c", "zero", N=2),
         node("out", "Neg", "mine", "^waits"),
-    ]  # fmt: skip
+    ]
 
 
 def test_the_other_side_of_a_cond_sees_nothing_of_a_write():
@@ -113,6 +122,8 @@ def test_metrics_of_resources_are_read_after_they_were_added_to():
 
 
 def test_two_writes_to_one_metric_stay():
-    argument = graph(variable("t"), placeholder("x"), node("a", "AssignAdd", "t", "x"), node("out", "AssignAdd", "t", "a"))
+    argument = graph(
+        variable("t"), placeholder("x"), node("a", "AssignAdd", "t", "x"), node("out", "AssignAdd", "t", "a")
+    )
 
     assert first_call(argument, OUT, ["t"]).rewritten == ()

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from graphs import constant, graph, handle, node, placeholder, variable
 
+from graphs import constant, graph, handle, node, placeholder, variable
 from tfthaw.dtypes import DType
 from tfthaw.errors import RestoreError
 from tfthaw.ir.graph import GraphIndex
@@ -24,13 +24,20 @@ def plan(nodes, values, **options):
 def test_names_that_are_equal_match():
     found = plan([variable("a", [2]), handle("b", [3])], tensors(a=[2], b=[3], c=[1]))
 
-    assert {name: (match.key, match.reason) for name, match in found.matches.items()} == {"a": ("a", "name"), "b": ("b", "name")}
+    assert {name: (match.key, match.reason) for name, match in found.matches.items()} == {
+        "a": ("a", "name"),
+        "b": ("b", "name"),
+    }
     assert (found.missing, found.unused, found.mismatched) == ([], ["c"], [])
     found.require_complete()
 
 
 def test_a_shared_name_is_the_name_and_the_node_is_the_last_resort():
-    nodes = [handle("a_1", [2], shared_name="a"), handle("n", [2], shared_name="cd2c89b7-1"), handle("m", [2], shared_name="lost")]
+    nodes = [
+        handle("a_1", [2], shared_name="a"),
+        handle("n", [2], shared_name="cd2c89b7-1"),
+        handle("m", [2], shared_name="lost"),
+    ]
     found = plan(nodes, tensors(a=[2], n=[2], m=[2]))
 
     assert {name: match.key for name, match in found.matches.items()} == {"a_1": "a", "n": "n", "m": "m"}
@@ -51,9 +58,13 @@ def test_what_the_saver_says_wins_over_the_name_and_the_map_over_both():
 
 
 def test_everything_that_is_wrong_is_told_at_once():
-    found = plan([variable("a", [2]), variable("b", [2, None]), variable("c"), variable("d")], tensors(b=[2], c=[], x=[1]) | {
-        "d": ArrayTensor(np.int64(1)),
-    })  # fmt: skip
+    found = plan(
+        [variable("a", [2]), variable("b", [2, None]), variable("c"), variable("d")],
+        tensors(b=[2], c=[], x=[1])
+        | {
+            "d": ArrayTensor(np.int64(1)),
+        },
+    )
 
     with pytest.raises(RestoreError) as caught:
         found.require_complete()
@@ -92,7 +103,10 @@ def test_references_take_values_of_their_type():
 
 
 def parts(*starts):
-    return {f"w/part_{n}": VariableDeclaration(f"w/part_{n}", True, "w", (5, 2), (start, 0)) for n, start in enumerate(starts)}
+    return {
+        f"w/part_{n}": VariableDeclaration(f"w/part_{n}", True, "w", (5, 2), (start, 0))
+        for n, start in enumerate(starts)
+    }
 
 
 def test_parts_come_from_their_whole():
@@ -118,10 +132,16 @@ def test_a_part_that_leaves_its_whole_is_no_match():
     assert found.mismatched == ["shape: w/part_0 is [3, 2], the checkpoint has [5, 2] under 'w'"]
 
 
-@pytest.mark.parametrize(("mode", "keys", "value"), [("keep", {"a", "a/ExponentialMovingAverage", "b"}, 1), ("drop", {"a", "b"}, 1),
-                                                     ("use", {"a", "b"}, 2)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "keys", "value"),
+    [("keep", {"a", "a/ExponentialMovingAverage", "b"}, 1), ("drop", {"a", "b"}, 1), ("use", {"a", "b"}, 2)],
+)
 def test_moving_averages(mode, keys, value):
-    values = {"a": ArrayTensor(np.float32(1)), "a/ExponentialMovingAverage": ArrayTensor(np.float32(2)), "b": ArrayTensor(np.float32(3))}
+    values = {
+        "a": ArrayTensor(np.float32(1)),
+        "a/ExponentialMovingAverage": ArrayTensor(np.float32(2)),
+        "b": ArrayTensor(np.float32(3)),
+    }
     found, notes = choose_averages(values, mode)
 
     assert set(found) == keys
@@ -135,12 +155,16 @@ def test_no_averages_are_said():
 
 
 def assigned(*nodes, value="c"):
-    return GraphIndex(graph(variable("v", [2]), *nodes, node("set", "Assign", "v", value), node("init", "NoOp", "^set", T=None)).nodes)
+    return GraphIndex(
+        graph(variable("v", [2]), *nodes, node("set", "Assign", "v", value), node("init", "NoOp", "^set", T=None)).nodes
+    )
 
 
 def test_initial_values_are_constants():
     assert initial_values(assigned(constant("c", [1.0, 2.0])), ["init"])["v"].numpy().tolist() == [1, 2]
-    filled = assigned(constant("d", [2]), constant("one", 1.0), node("f", "Fill", "d", "one"), node("c", "Identity", "f"))
+    filled = assigned(
+        constant("d", [2]), constant("one", 1.0), node("f", "Fill", "d", "one"), node("c", "Identity", "f")
+    )
     assert initial_values(filled, ["init"])["v"].numpy().tolist() == [1, 1]
     assert initial_values(filled, ["elsewhere"]) == {}
 
@@ -161,9 +185,15 @@ def test_what_is_no_constant_has_no_value(nodes):
 
 
 def test_a_variable_with_two_initial_values_has_none():
-    index = GraphIndex(graph(
-        variable("v"), constant("c", 1.0), constant("d", 2.0), node("one", "Assign", "v", "c"), node("two", "Assign", "v", "d"),
-        node("init", "NoOp", "^one", "^two", T=None),
-    ).nodes)  # fmt: skip
+    index = GraphIndex(
+        graph(
+            variable("v"),
+            constant("c", 1.0),
+            constant("d", 2.0),
+            node("one", "Assign", "v", "c"),
+            node("two", "Assign", "v", "d"),
+            node("init", "NoOp", "^one", "^two", T=None),
+        ).nodes
+    )
 
     assert initial_values(index, ["init"]) == {}

@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
-from graphs import constant, graph, node, variable
 
+from graphs import constant, graph, node, variable
 from tfthaw import proto
 from tfthaw.conversion.converting import convert
 from tfthaw.ir.graph import GraphIndex
@@ -42,18 +42,31 @@ def test_an_empty_slice_text_is_no_slice():
 
 def test_hostile_savers_say_nothing():
     strange = graph(
-        variable("w"), constant("p", "model"), constant("names", ["key"]), constant("numbers", [1.0]), constant("slices", ["  "]),
-        node("few", "RestoreV2", "p"), node("far", "RestoreV2", "p", "names", "slices"), node("typed", "RestoreV2", "p", "numbers", "slices"),
-        node("loop", "Identity", "loop"), node("a", "Assign", "w", "few"), node("b", "Assign", "w", "far:7"),
-        node("c", "Assign", "w", "typed"), node("d", "Assign", "w", "loop"), node("e", "Assign", "w"), node("f", "Assign", "gone", "far"),
+        variable("w"),
+        constant("p", "model"),
+        constant("names", ["key"]),
+        constant("numbers", [1.0]),
+        constant("slices", ["  "]),
+        node("few", "RestoreV2", "p"),
+        node("far", "RestoreV2", "p", "names", "slices"),
+        node("typed", "RestoreV2", "p", "numbers", "slices"),
+        node("loop", "Identity", "loop"),
+        node("a", "Assign", "w", "few"),
+        node("b", "Assign", "w", "far:7"),
+        node("c", "Assign", "w", "typed"),
+        node("d", "Assign", "w", "loop"),
+        node("e", "Assign", "w"),
+        node("f", "Assign", "gone", "far"),
         node("g", "Assign", "w", "far"),
-    )  # fmt: skip
+    )
 
     assert saved_names(GraphIndex(strange.nodes)) == {}
 
 
 def test_handles_in_circles_end():
-    circle = graph(node("a", "Identity", "b"), node("b", "Identity", "a"), constant("c", 1.0), node("w", "Assign", "a", "c"))
+    circle = graph(
+        node("a", "Identity", "b"), node("b", "Identity", "a"), constant("c", 1.0), node("w", "Assign", "a", "c")
+    )
 
     assert saved_names(GraphIndex(circle.nodes)) == {}
 
@@ -75,7 +88,9 @@ def two_variables(tf, use_resource):
 
 @pytest.mark.tf
 @pytest.mark.parametrize("use_resource", [False, True], ids=["ref", "resource"])
-@pytest.mark.parametrize("options", [{}, {"write_version": 1}, {"sharded": True}, {"restore_sequentially": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"write_version": 1}, {"sharded": True}, {"restore_sequentially": True}], ids=str
+)
 def test_every_kind_of_saver(tf, use_resource, options):
     def build(tf):
         two_variables(tf, use_resource)
@@ -108,7 +123,9 @@ def test_the_saver_that_the_model_names_wins(tf, main):
 @pytest.mark.parametrize("version", [1, 2])
 def test_parts_of_partitioned_variables(tf, use_resource, version):
     def build(tf):
-        tf.compat.v1.get_variable("w", [5, 2], partitioner=tf.compat.v1.fixed_size_partitioner(2), use_resource=use_resource)
+        tf.compat.v1.get_variable(
+            "w", [5, 2], partitioner=tf.compat.v1.fixed_size_partitioner(2), use_resource=use_resource
+        )
         return tf.compat.v1.train.Saver(write_version=version)
 
     assert names_of(tf, build) == {

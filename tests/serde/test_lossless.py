@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from generated_messages import generated
 from hypothesis import given, settings
 
+from generated_messages import generated
 from tfthaw import proto
+from tfthaw.dtypes import DType
 from tfthaw.formats.graph_def import read_graph_def, write_graph_def
 from tfthaw.formats.wire import THRESHOLD_BYTES, Contents
-from tfthaw.dtypes import DType
 from tfthaw.ir.attrs import AttrList, FunctionName
 from tfthaw.ir.graph import Graph
 from tfthaw.ir.nodes import Node
@@ -40,8 +40,10 @@ def test_graph_defs(unknown):
 @pytest.mark.parametrize("unknown", [False, True])
 def test_every_attr_of_nodes_and_functions(unknown):
     @SETTINGS
-    @given(generated(proto.NodeDef, unknown=unknown, always=["tensorflow.NodeDef.attr"]),
-           generated(proto.FunctionDef, unknown=unknown, always=["tensorflow.FunctionDef.attr"]))
+    @given(
+        generated(proto.NodeDef, unknown=unknown, always=["tensorflow.NodeDef.attr"]),
+        generated(proto.FunctionDef, unknown=unknown, always=["tensorflow.FunctionDef.attr"]),
+    )
     def check(node, function):
         message = proto.GraphDef(node=[node], library=proto.FunctionDefLibrary(function=[function]))
         assert_same(message, graph_to_proto(graph_from_proto(message), Contents()))
@@ -89,7 +91,16 @@ def test_meta_graphs(unknown):
 
 @pytest.mark.parametrize("unknown", [False, True])
 @pytest.mark.parametrize(
-    "field", ["signature_def", "collection_def", "asset_file_def", "saver_def", "graph_def", "object_graph_def", "meta_info_def"]
+    "field",
+    [
+        "signature_def",
+        "collection_def",
+        "asset_file_def",
+        "saver_def",
+        "graph_def",
+        "object_graph_def",
+        "meta_info_def",
+    ],
 )
 def test_each_part_of_a_meta_graph(unknown, field):
     @settings(SETTINGS, max_examples=10)
@@ -112,7 +123,8 @@ def test_the_meta_graphs_of_a_saved_model(message):
 
 
 def graph_with_big_constants():
-    """Return a graph with constants above and below what stays in the file: in a node, in a list, in a function's attrs."""
+    """Return a graph with constants above and below what stays in the file: in nodes, lists, attrs of functions."""
+
     def tensor(count):
         values = np.arange(count, dtype=np.float32)
         message = proto.TensorProto(dtype=1, tensor_content=values.tobytes())

@@ -96,9 +96,29 @@ def test_strings(tf, stored):
 @pytest.mark.tf
 @pytest.mark.parametrize(
     "name",
-    ["float32", "float64", "int32", "uint8", "int16", "int8", "int64", "bool", "uint16", "uint32", "uint64", "complex64",
-     "complex128", "float16", "bfloat16", "qint8", "quint8", "qint32", "float8_e5m2", "float8_e4m3fn"],
-)  # fmt: skip
+    [
+        "float32",
+        "float64",
+        "int32",
+        "uint8",
+        "int16",
+        "int8",
+        "int64",
+        "bool",
+        "uint16",
+        "uint32",
+        "uint64",
+        "complex64",
+        "complex128",
+        "float16",
+        "bfloat16",
+        "qint8",
+        "quint8",
+        "qint32",
+        "float8_e5m2",
+        "float8_e4m3fn",
+    ],
+)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 1, 2)], ids=str)
 def test_raw_bytes(tf, name, shape):
     dtype = DType[name]
@@ -124,16 +144,25 @@ def test_four_bit_numbers_take_a_byte_each(tf, name):
 
 @pytest.mark.tf
 def test_what_tensorflow_makes_is_read(tf):
-    for array in (np.float32(1.5), np.ones((3, 4), np.int64), np.array([b"a", b"bc"], object), np.zeros((0, 2), np.float64),
-                  np.array([True, False]), np.array([1 + 2j], np.complex64)):  # fmt: skip
+    for array in (
+        np.float32(1.5),
+        np.ones((3, 4), np.int64),
+        np.array([b"a", b"bc"], object),
+        np.zeros((0, 2), np.float64),
+        np.array([True, False]),
+        np.array([1 + 2j], np.complex64),
+    ):
         made = tf.make_tensor_proto(array)
         message = proto.TensorProto.FromString(made.SerializeToString())
         np.testing.assert_array_equal(values(message), array)
 
 
 @pytest.mark.tf
-@pytest.mark.parametrize("dtype", [dtype for dtype in DType if dtype.is_numeric and not dtype.name.startswith(("q", "float4"))],
-                         ids=lambda dtype: dtype.name)  # fmt: skip
+@pytest.mark.parametrize(
+    "dtype",
+    [dtype for dtype in DType if dtype.is_numeric and not dtype.name.startswith(("q", "float4"))],
+    ids=lambda dtype: dtype.name,
+)
 def test_tensorflow_reads_what_is_written(tf, dtype):
     if dtype.name not in dir(tf.dtypes) and dtype.name not in dir(tf.dtypes.experimental):
         pytest.fail(f"TensorFlow has no {dtype.name}")

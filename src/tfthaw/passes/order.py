@@ -1,8 +1,8 @@
 """Order: which reads of a variable see a value that a write left.
 
-A read sees a write when it runs after it. A v1 reference makes that hard to see: `Identity(variable)` copies nothing, so
-whatever uses its output later sees writes in between. This follows the buffer to all who use it. Of a resource variable a read
-takes its value at once.
+A read sees a write when it runs after it. A v1 reference makes that hard to tell: `Identity(variable)` copies nothing,
+so whatever uses its output later sees writes in between. This follows the buffer to all who use it. A read of a
+resource variable takes its value at once.
 
 A write on one side of a cond is never seen by what runs only on the other side.
 
@@ -27,9 +27,9 @@ _SHARING = (
     frozenset(REF_PASS_THROUGH)
     | frozenset(REF_PASS_THROUGH.values())
     | {
-        "IdentityN", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot", "EnsureShape", "Print", "PlaceholderWithDefault",
-        "Reshape", "Squeeze", "ExpandDims", "Bitcast", "Cast", "Transpose", "BroadcastTo", "Slice", "StridedSlice", "Split",
-        "SplitV", "Unpack", "Pack", "Concat", "ConcatV2",
+        "IdentityN", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot", "EnsureShape", "Print",
+        "PlaceholderWithDefault", "Reshape", "Squeeze", "ExpandDims", "Bitcast", "Cast", "Transpose", "BroadcastTo",
+        "Slice", "StridedSlice", "Split", "SplitV", "Unpack", "Pack", "Concat", "ConcatV2",
     }
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ def reads_after(
 
 
 def _shared(index: GraphIndex, carriers: Carriers, write: str, sides: set[TensorName]) -> set[TensorName]:
-    """Return the tensors that are the buffer of a written v1 variable, where the write's side of every cond is taken."""
+    """Return the tensors that are the buffer of a written v1 variable, on the side of conds that the write is on."""
     variables = {name for name in carriers.writes[write] if index.nodes[name].op in REF_VARIABLE_OPS}
     found = {TensorName(name, 0) for name in variables}
     waiting = list(found)
