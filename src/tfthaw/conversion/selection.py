@@ -35,6 +35,7 @@ _LIKELY_OUTPUTS = re.compile(
     "softmax|sigmoid|prediction|probabilities|output|logits|prob|detection|embedding|scores|classes|argmax",
     re.IGNORECASE,
 )
+_OPTIMIZER_OPS = ("Apply", "ResourceApply", "SparseApply", "ResourceSparseApply")
 _TRAINING_SCOPES = (
     "gradients",
     "save",
@@ -217,7 +218,9 @@ def rank_outputs(graph: Graph) -> list[Candidate]:
     from_inputs = index.descend(fed)
     found = []
     for node in graph.nodes:
-        if node.op in _NEVER_OUTPUTS or _is_training(node.name) or _has_no_output(node.op):
+        if node.op in _NEVER_OUTPUTS or node.op.startswith(_OPTIMIZER_OPS):
+            continue
+        if _is_training(node.name) or _has_no_output(node.op):
             continue
         users = [user for user, position in index.consumers(node.name) if not user.inputs[position].startswith("^")]
         model_users = [user for user in users if not _is_training(user.name)]

@@ -1,0 +1,53 @@
+"""Which tensors go in and come out."""
+
+import pytest
+
+from graphs import constant, graph, node, placeholder, variable
+from tfthaw.conversion.selection import rank_outputs, select
+from tfthaw.errors import UsageError
+from tfthaw.ir.graph import TensorName
+from tfthaw.ir.model import Model
+
+TRAINING = graph(
+    placeholder("x"),
+    placeholder("labels"),
+    variable("w"),
+    constant("rate", 0.1),
+    node("logits", "MatMul", "x", "w"),
+    node("softmax", "Softmax", "logits"),
+    node("accuracy", "Mean", "softmax", "labels"),
+    node("gradients/g", "MatMul", "logits", "x"),
+    node("Momentum/update_w/ApplyMomentum", "ApplyMomentum", "w", "w", "rate", "gradients/g"),
+    node("save/restore_all", "NoOp", T=None),
+)
+
+
+def test_predictions_come_before_what_only_training_uses():
+    ranked = rank_outputs(TRAINING)
+
+    assert str(ranked[0].tensor) == "accuracy:0"
+    assert {str(item.tensor) for item in ranked} == {"accuracy:0", "softmax:0", "logits:0"}
+    assert [item.score for item in ranked] == sorted((item.score for item in ranked), reverse=True)
+    assert all(item.reason for item in ranked)
+
+
+def test_placeholders_that_outputs_need_are_the_inputs():
+    found = select(Model(TRAINING), signature=None, inputs=[], outputs=["softmax"], every=False)
+
+    assert (found.inputs, found.outputs) == ({"x:0": TensorName("x", 0)}, {"softmax": TensorName("softmax", 0)})
+    assert list(found.signatures) == ["serving_default"]
+    assert list(found.signatures["serving_default"].inputs) == ["x"]
+
+
+def test_a_placeholder_with_a_value_is_no_input():
+    every = select(Model(TRAINING), signature=None, inputs=[], outputs=["accuracy"], every=False)
+    found = every.without_inputs({"labels"})
+
+    assert list(found.inputs) == ["x:0"]
+    assert list(found.signatures["serving_default"].inputs) == ["x"]
+    assert found.feeds == [TensorName("x", 0)]
+
+
+def test_nothing_is_guessed():
+    with pytest.raises(UsageError, match=r"likely ones: accuracy:0, "):
+        select(Model(TRAINING), signature=None, inputs=[], outputs=[], every=True)
