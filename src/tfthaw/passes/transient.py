@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
-from tfthaw.passes.carriers import Carriers, find_carriers
+from tfthaw.passes.carriers import find_carriers
 from tfthaw.passes.order import reads_after
 from tfthaw.passes.prune import free_name
 
@@ -55,11 +55,11 @@ def first_call(graph: Graph, outputs: Collection[TensorName], transient: Collect
         if len(writes) != 1 or TensorName.parse(index.nodes[writes[0]].inputs[0]).node != variable:
             continue
         node = index.nodes[writes[0]]
-        new = (
-            _ref_write(index, carriers, node, variable, needed, outputs)
-            if node.op in _REF_ARITHMETIC
-            else _handle_write(index, carriers, node, variable, needed)
-        )
+        later = reads_after(index, carriers, node.name, needed, outputs)
+        if node.op not in _REF_ARITHMETIC:
+            new = _handle_write(index, node, variable, later)
+        else:  # gives the new value as its output, while other reads keep the value from before
+            new = _ref_write(index, node, variable) if node.name in needed and not later else {}
         if new:
             changed.update(new)
             rewritten.append(node.name)
@@ -67,29 +67,18 @@ def first_call(graph: Graph, outputs: Collection[TensorName], transient: Collect
     return FirstCall(replace(graph, nodes=nodes), tuple(rewritten))
 
 
-def _ref_write(
-    index: GraphIndex,
-    carriers: Carriers,
-    node: Node,
-    variable: str,
-    needed: set[str],
-    outputs: Collection[TensorName],
-) -> dict[str, list[Node]]:
-    """Rewrite a write that gives the new value as its output; other reads keep the value from before."""
-    if node.name not in needed or reads_after(index, carriers, node.name, needed, outputs):
-        return {}
+def _ref_write(index: GraphIndex, node: Node, variable: str) -> dict[str, list[Node]]:
+    """Rewrite a write that gives the new value as its output."""
     dtype = index.nodes[variable].attrs["dtype"]
     op = _REF_ARITHMETIC[node.op]
     inputs = node.inputs[1:] if op == "Identity" else node.inputs
     return {node.name: [Node(node.name, op, list(inputs), node.device, {"T": dtype}, node.opaque)]}
 
 
-def _handle_write(
-    index: GraphIndex, carriers: Carriers, node: Node, variable: str, needed: set[str]
-) -> dict[str, list[Node]]:
+def _handle_write(index: GraphIndex, node: Node, variable: str, later: list[str]) -> dict[str, list[Node]]:
     """Rewrite a write that gives nothing: the reads that come after it take the new value."""
     op = _HANDLE_ARITHMETIC.get(node.op)
-    after = [index.nodes[name] for name in reads_after(index, carriers, node.name, needed)]
+    after = [index.nodes[name] for name in later]
     if op is None or not after or any(read.op != "ReadVariableOp" for read in after):
         return {}
     dtype = index.nodes[variable].attrs["dtype"]
