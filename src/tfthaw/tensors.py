@@ -80,7 +80,7 @@ class Tensor(abc.ABC):
         for start in range(0, len(flat), step):
             yield as_bytes(flat[start : start + step])
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027  # nothing to refuse is the rule
         """Refuse a tensor whose stored values cannot fit its type and shape, without reading them.
 
         Tensors that were checked when they were made have nothing to refuse.
@@ -289,22 +289,37 @@ class JoinedTensor(Tensor):
 
 
 class CastTensor(Tensor):
-    """Another tensor's values, converted to another element type chunk by chunk."""
+    """Another tensor's floating values, converted to another floating type chunk by chunk.
 
-    def __init__(self, base: Tensor, dtype: DType) -> None:
+    Reading it raises UnsupportedError where a finite value becomes infinite.
+    """
+
+    def __init__(self, base: Tensor, dtype: DType, *, name: str = "") -> None:
         self.dtype = dtype
         self.shape = base.shape
         self.base = base
+        self.name = name
 
     def numpy(self) -> Array:
         """Return a new array."""
-        return self.base.numpy().astype(self.dtype.numpy)
+        return self._cast(self.base.numpy())
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Bytes]:
         """Yield converted pieces."""
         # a chunk must hold whole elements; complex128, the largest type, has 16 bytes
         for chunk in self.base.chunks(max(16, chunk_bytes // 16 * 16)):
-            yield as_bytes(chunk.view(self.base.dtype.numpy).astype(self.dtype.numpy))
+            yield as_bytes(self._cast(chunk.view(self.base.dtype.numpy)))
+
+    def _cast(self, values: Array) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):  # the first is looked for, signalling NaNs become quiet ones
+            cast = values.astype(self.dtype.numpy)
+            lost = int((np.isinf(cast) & np.isfinite(values)).sum())
+        if lost:
+            raise UnsupportedError(
+                f"{lost} values are beyond the range of {self.dtype.name}", where=f"tensor {self.name!r}",
+                hint="bfloat16 has the range of float32" if self.dtype is DType.float16 else None,
+            )  # fmt: skip
+        return cast
 
 
 def as_bytes(array: Array) -> Bytes:

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inputs", metavar="A,B", type=names, default=[], help="tensors to feed (`a` is `a:0`)")
     parser.add_argument("--outputs", metavar="A,B", type=names, default=[], help="tensors to compute (`a` is `a:0`)")
     parser.add_argument("--list-outputs", action="store_true", help="rank the tensors that may be outputs, and stop")
-    parser.add_argument("--map", metavar="FILE", type=_read_map, default={}, help="TOML: checkpoint key -> variable")
+    parser.add_argument("--map", metavar="FILE", help="TOML: checkpoint key -> variable")
     parser.add_argument(
         "--ema", choices=("use", "drop", "keep"), default="keep", help="moving averages (default: keep)"
     )
@@ -78,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
     if options.destination is None or options.to is None:
         raise UsageError("DST and --to say what to write", hint=f"--to takes one of: {', '.join(WRITABLE_FORMATS)}")
     chosen: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS}
+    chosen["map"] = {} if options.map is None else _read_map(options.map)
     chosen["set"] = dict(options.set)
     with open_artifact(options.source) as source:
         # what is written and what is read back for the proof

@@ -43,7 +43,9 @@ def select_weights(artifact: Artifact, options: Options) -> tuple[dict[str, Tens
         cast = {
             name: tensor for name, tensor in tensors.items() if tensor.dtype.is_float and tensor.dtype is not target
         }
-        tensors = {name: CastTensor(tensor, target) if name in cast else tensor for name, tensor in tensors.items()}
+        tensors = {
+            name: CastTensor(tensor, target, name=name) if name in cast else tensor for name, tensor in tensors.items()
+        }
         notes.append(f"{len(cast)} tensors were cast to {target.name}; the proof compares the cast values")
     return tensors, notes
 

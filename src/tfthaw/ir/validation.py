@@ -93,7 +93,9 @@ def _node_problems(node: Node, known: dict[str, Node], library: dict[str, tuple[
             if data < position:
                 yield f"input {position}, {text!r}, comes after a control input"
             data += 1
-    expected = library[node.op][0] if node.op in library else None if history is None else count_of(node, history.inputs)
+    expected = library[node.op][0] if node.op in library else None
+    if history is not None:
+        expected = count_of(node, history.inputs)
     if expected is not None and data != expected:
         yield f"it has {data} inputs, its op takes {expected}"
 

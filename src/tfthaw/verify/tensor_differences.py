@@ -256,7 +256,8 @@ def _compares_as_integers(*dtypes: DType) -> bool:
 
 
 def _widened(values: Array, dtype: DType) -> Array:
-    return values.astype(np.complex128 if dtype in _COMPLEX else np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaNs become quiet ones, which is no news
+        return values.astype(np.complex128 if dtype in _COMPLEX else np.float64)
 
 
 def _unequal_bits(x: Array, y: Array) -> Array:
