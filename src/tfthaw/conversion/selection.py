@@ -171,11 +171,26 @@ def _by_names(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> Se
             for node in model.graph.nodes
             if node.name in reached and node.op in PLACEHOLDER_OPS and node.op != "PlaceholderWithDefault"
         }
-    signature = Signature(
-        inputs={_argument(name): _described(index, tensor) for name, tensor in fed.items()},
-        outputs={_argument(name): _described(index, tensor) for name, tensor in wanted.items()},
-    )
+    signature = Signature(inputs=_arguments(index, fed), outputs=_arguments(index, wanted))
     return Selection({DEFAULT_SIGNATURE: signature}, fed, wanted)
+
+
+def _arguments(index: GraphIndex, tensors: Mapping[str, TensorName]) -> dict[str, SignatureTensor]:
+    """Return tensors by their names as signature arguments.
+
+    Raises:
+        UsageError: Two tensors would have one name.
+    """
+    found: dict[str, SignatureTensor] = {}
+    for name, tensor in tensors.items():
+        argument, described = _argument(name), _described(index, tensor)
+        other = found.setdefault(argument, described)
+        if other.tensor != described.tensor:
+            raise UsageError(
+                f"{other.tensor} and {described.tensor} would both be {argument!r} in the signature",
+                hint="convert them one at a time",
+            )
+    return found
 
 
 def _argument(name: str) -> str:

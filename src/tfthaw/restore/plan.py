@@ -102,6 +102,13 @@ def plan_restore(
     given = {variable: key for key, variable in (renames or {}).items()}
     plan = Plan(path=path)
     for variable in variables:
+        said = saved.get(variable.node)
+        if said is not None and said.computed_by and not {variable.name, variable.node} & given.keys():
+            plan.mismatched.append(
+                f"value: {variable.name} is computed by {said.computed_by} from what the Saver restores; "
+                f"a map may say which key holds the value itself"
+            )
+            continue
         match = _match(variable, values, saved.get(variable.node), (declared or {}).get(variable.node), given)
         if match is None:
             plan.missing.append(variable.name)

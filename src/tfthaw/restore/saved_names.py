@@ -17,6 +17,7 @@ from tfthaw.ir.nodes import Node
 from tfthaw.ir.variables import VARIABLE_OPS
 
 _ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
+_RESTORE_OPS = frozenset({"RestoreV2", "RestoreSlice", "Restore"})
 _PASS_THROUGH = frozenset({"Identity", "Reshape", "Cast"})
 
 
@@ -29,12 +30,15 @@ class SavedAs:
         full_shape: For a part of a partitioned variable: the shape of the whole; else None.
         starts: For a part: where it begins in each dimension.
         lengths: For a part: its own shape.
+        computed_by: The op that makes the variable's value of what is restored, where it is not that value itself;
+            else empty. The key is empty then.
     """
 
     key: str
     full_shape: tuple[int, ...] | None = None
     starts: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
+    computed_by: str = ""
 
     @property
     def spec(self) -> str:
@@ -65,6 +69,8 @@ def saved_names(index: GraphIndex, restore_op: str | None = None) -> dict[str, S
             continue
         variable = _variable_of(index, node.inputs[0])
         saved = _restored(index, node.inputs[1]) if variable else None
+        if variable is not None and saved is None and node.name in chosen:
+            saved = _computed(index, node.inputs[1])
         if variable is None or saved is None:
             continue
         if variable not in result or (node.name in chosen and variable not in preferred):
@@ -101,6 +107,14 @@ def _restored(index: GraphIndex, text: str) -> SavedAs | None:
             return None
         name = TensorName.parse(node.inputs[0])
     return None
+
+
+def _computed(index: GraphIndex, text: str) -> SavedAs | None:
+    """Return what to say of a value that a Saver computes from what it restores; None where it restores nothing."""
+    node = index.producer(text)
+    if node is None or all(index.nodes[name].op not in _RESTORE_OPS for name in index.reach([node.name])):
+        return None
+    return SavedAs("", computed_by=f"{node.op} ({node.name})")
 
 
 def _entry(names: list[bytes], slices: list[bytes], position: int) -> SavedAs | None:
