@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tfthaw.conversion.options import Options as Options
     from tfthaw.conversion.result import ConversionResult as ConversionResult
     from tfthaw.conversion.result import Verified as Verified
-    from tfthaw.conversion.result import WeightProof as WeightProof
     from tfthaw.dtypes import DType as DType
     from tfthaw.errors import ChecksumError as ChecksumError
     from tfthaw.errors import FormatError as FormatError
@@ -46,7 +45,8 @@ if TYPE_CHECKING:
     from tfthaw.tensors import Tensor as Tensor
     from tfthaw.verify.diff import Difference as Difference
     from tfthaw.verify.diff import diff as diff
-    from tfthaw.verify.outputs import OutputProof as OutputProof
+    from tfthaw.verify.proofs import OutputProof as OutputProof
+    from tfthaw.verify.proofs import WeightProof as WeightProof
 
 __version__ = "0.1.0"
 
@@ -63,11 +63,11 @@ _PLACES = {
     "Difference": ("tfthaw.verify.diff", "Difference"),
     "Limits": ("tfthaw.limits", "Limits"),
     "Options": ("tfthaw.conversion.options", "Options"),
-    "OutputProof": ("tfthaw.verify.outputs", "OutputProof"),
+    "OutputProof": ("tfthaw.verify.proofs", "OutputProof"),
     "Report": ("tfthaw.inspection", "Report"),
     "Tensor": ("tfthaw.tensors", "Tensor"),
     "Verified": ("tfthaw.conversion.result", "Verified"),
-    "WeightProof": ("tfthaw.conversion.result", "WeightProof"),
+    "WeightProof": ("tfthaw.verify.proofs", "WeightProof"),
 } | {
     # Errors
     name: ("tfthaw.errors", name)

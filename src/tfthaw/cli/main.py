@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    # numpy starts a thread for each processor when it is imported, for linear algebra of which there is none here
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(given)
     options = parser.parse_args(given)

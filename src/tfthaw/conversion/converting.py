@@ -23,7 +23,7 @@ from tfthaw.conversion.graphs import (
     with_state,
 )
 from tfthaw.conversion.options import GRAPH_FORMATS, Options
-from tfthaw.conversion.result import ConversionResult, Verified, WeightProof
+from tfthaw.conversion.result import ConversionResult, Verified
 from tfthaw.conversion.weights import select_weights
 from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
@@ -37,8 +37,8 @@ from tfthaw.ir.validation import require_consistent
 from tfthaw.ir.variables import graph_variables
 from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import Tensor
-from tfthaw.verify.outputs import Endpoints, OutputProof, prove_outputs
-from tfthaw.verify.weights import require_same
+from tfthaw.verify.proofs import OutputProof, WeightProof
+from tfthaw.verify.weights import EarlyComparison, require_same
 
 
 @dataclass
@@ -49,6 +49,7 @@ class _Job:
         artifact: The source.
         destination: Where to write.
         options: What the user asked for.
+        early: Compares values while others are being written.
         files: What was written.
         proof: What was proved of its tensors.
         output_proof: What was proved of its outputs.
@@ -61,6 +62,7 @@ class _Job:
     artifact: Artifact
     destination: str
     options: Options
+    early: EarlyComparison
     files: list[Path] = field(default_factory=list)
     proof: WeightProof = field(default_factory=WeightProof)
     output_proof: OutputProof = field(default_factory=OutputProof)
@@ -82,7 +84,7 @@ class _Job:
             self.proof = _prove_weights(self, expected, place)
             self.output_proof = _prove_outputs(self, place)
 
-        return Delivery(self.options.overwrite, self.options.progress, check)
+        return Delivery(self.options.overwrite, self.options.progress, check, self.early.written)
 
 
 def convert(
@@ -103,8 +105,9 @@ def convert(
         TfthawError: Any of its kinds; nothing is left at the destination.
     """
     began = time.perf_counter()
-    with naming(source), open_artifact(source) as artifact:
-        job = _Job(artifact, os.fspath(destination), Options(to=to, **options))
+    chosen = Options(to=to, **options)
+    with naming(source), open_artifact(source) as artifact, EarlyComparison() as early:
+        job = _Job(artifact, os.fspath(destination), chosen, early)
         if to in GRAPH_FORMATS:
             _write_graph_format(job)
         else:
@@ -188,7 +191,7 @@ def _prove_weights(job: _Job, expected: Mapping[str, Tensor], written: Path) -> 
             found: Mapping[str, Tensor] = {node.name: tensor for node in nodes if (tensor := node.tensor()) is not None}
         else:
             found = result.variables
-        proof = require_same(expected, found, path=job.destination, progress=job.options.progress)
+        proof = require_same(expected, found, path=job.destination, progress=job.options.progress, early=job.early)
     return WeightProof(proof.compared, proof.bytes, 0)
 
 
@@ -207,6 +210,8 @@ def _prove_outputs(job: _Job, written: Path) -> OutputProof:
         if options.verify == "outputs":
             raise UsageError(f"the outputs cannot be compared: {reason}", path=job.artifact.path)
         return OutputProof(why_not=reason)
+    from tfthaw.verify.outputs import Endpoints, prove_outputs  # only here: it brings the runtime along
+
     prepared = job.prepared
     specs = input_specs(prepared)
     inputs, outputs = list(specs), [str(name) for name in prepared.selection.tensors]

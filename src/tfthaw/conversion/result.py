@@ -5,22 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tfthaw.verify.outputs import OutputProof
-
-
-@dataclass(frozen=True)
-class WeightProof:
-    """The comparison of every written tensor with its source.
-
-    Attributes:
-        compared: How many tensors.
-        bytes: How many bytes.
-        different: How many tensors differ; a conversion with any is an error and is not kept.
-    """
-
-    compared: int = 0
-    bytes: int = 0
-    different: int = 0
+from tfthaw.verify.proofs import OutputProof, WeightProof
 
 
 @dataclass(frozen=True)

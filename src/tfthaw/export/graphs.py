@@ -31,5 +31,6 @@ def write_graph(model: Model, path: str | os.PathLike[str], delivery: Delivery) 
     contents = Contents(model.payloads)  # type: ignore[arg-type]
     message = graph_to_proto(model.graph, contents)
     with new_file(path, overwrite=delivery.overwrite, check=delivery.check) as file:
-        write_graph_def(file, message, contents, delivery.progress, as_text=os.fspath(path).endswith(TEXT_SUFFIX))
+        watched = delivery.watched(contents)
+        write_graph_def(file, message, watched, delivery.progress, as_text=os.fspath(path).endswith(TEXT_SUFFIX))
     return [Path(path)]

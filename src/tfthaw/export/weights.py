@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tfthaw._files import Progress, new_file, new_file_set
 from tfthaw.export.delivery import Delivery
-from tfthaw.formats.npz import write_npz
-from tfthaw.formats.safetensors import write_safetensors
 from tfthaw.formats.tensor_bundle import BundleWriter, written_names
 from tfthaw.tensors import Tensor
 
@@ -59,7 +57,11 @@ def write_weights_file(
     """
     with new_file(path, overwrite=delivery.overwrite, check=delivery.check) as file:
         if to == "safetensors":
+            from tfthaw.formats.safetensors import write_safetensors
+
             write_safetensors(file, tensors, progress=delivery.progress)
         else:
+            from tfthaw.formats.npz import write_npz
+
             write_npz(file, tensors, progress=delivery.progress)
     return [Path(path)]

@@ -16,30 +16,10 @@ from tfthaw.errors import MissingDependencyError, RuntimeFailure, VerificationEr
 from tfthaw.runtime.tensorflow_runner import is_installed, run_graph, runtime_name
 from tfthaw.tensors import Array
 from tfthaw.verify.inputs import SIZES, InputSpec, seeded_inputs
+from tfthaw.verify.proofs import OutputProof
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """element type -> the largest difference, relative to the largest output, that counts as the same."""
-
-
-@dataclass(frozen=True)
-class OutputProof:
-    """The comparison of the outputs of what was written with those of its source.
-
-    Attributes:
-        done: Whether both were run.
-        why_not: Why they were not, or None.
-        runtime: What ran them, or None.
-        max_abs: The largest absolute difference, or None.
-        max_rel: The largest difference relative to the largest value of its output, or None.
-        tolerance: The largest relative difference that counts as the same, or None.
-    """
-
-    done: bool = False
-    why_not: str | None = None
-    runtime: str | None = None
-    max_abs: float | None = None
-    max_rel: float | None = None
-    tolerance: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,55 @@ The written artifact is opened anew and read from disk; nothing of the writing i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tfthaw._files import Bytes, Progress
+from tfthaw._files import Bytes, FileSlice, Progress, SourceFile
 from tfthaw.dtypes import DType
 from tfthaw.errors import VerificationError
-from tfthaw.tensors import Tensor
-
+from tfthaw.tensors import FileTensor, Tensor
 
 _THREADS = 2  # reading and comparing leave the interpreter alone; more threads wait for memory, not for each other
 _PARALLEL_BYTES = 32 << 20  # less is compared before threads would have started
+
+
+class EarlyComparison:
+    """Compares values with what was written of them while the rest is still being written.
+
+    It knows places in a file, not names. That a tensor of the finished artifact lies in a place that was compared is
+    found out when the artifact is opened anew.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._found: dict[tuple[int, int], tuple[object, Future[str | None]]] = {}
+
+    def written(self, value: Any, path: str, offset: int) -> None:
+        """Begin to compare a value with a range of a file."""
+        if isinstance(value, Tensor):
+            self._found[offset, value.nbytes] = (value, self._pool.submit(_difference_in_file, value, path, offset))
+
+    def is_same(self, one: Tensor, other: Tensor) -> bool:
+        """Whether a written tensor is where the very tensor that is expected was found to be, bit for bit."""
+        part = getattr(other, "content", None)
+        if not isinstance(part, FileSlice) or one.dtype is not other.dtype or one.shape != other.shape:
+            return False
+        value, found = self._found.get((part.offset, part.length), (None, None))
+        return value is one and found is not None and found.result() is None
+
+    def __enter__(self) -> EarlyComparison:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _difference_in_file(tensor: Tensor, path: str, offset: int) -> str | None:
+    with SourceFile(path) as file:
+        return difference(tensor, FileTensor(tensor.dtype, tensor.shape, file.slice(offset, tensor.nbytes)))
 
 
 @dataclass(frozen=True)
@@ -38,7 +73,10 @@ class Comparison:
 
 
 def compare_tensors(
-    expected: Mapping[str, Tensor], written: Mapping[str, Tensor], progress: Progress | None = None
+    expected: Mapping[str, Tensor],
+    written: Mapping[str, Tensor],
+    progress: Progress | None = None,
+    early: EarlyComparison | None = None,
 ) -> Comparison:
     """Compare every expected tensor with the written one of the same name.
 
@@ -46,11 +84,15 @@ def compare_tensors(
         expected: The source's tensors by name.
         written: The tensors of what was written; further ones are left alone.
         progress: Called with the number of bytes just compared.
+        early: What was compared already.
     """
 
     def compare(name: str) -> str | None:
         tensor = expected[name]
-        problem = difference(tensor, written[name]) if name in written else "it is missing"
+        problem: str | None = "it is missing"
+        if name in written:
+            is_same = early is not None and early.is_same(tensor, written[name])
+            problem = None if is_same else difference(tensor, written[name])
         if progress is not None:
             progress(tensor.nbytes)
         return f"{name}: {problem}" if problem else None
@@ -65,14 +107,19 @@ def compare_tensors(
 
 
 def require_same(
-    expected: Mapping[str, Tensor], written: Mapping[str, Tensor], *, path: str, progress: Progress | None = None
+    expected: Mapping[str, Tensor],
+    written: Mapping[str, Tensor],
+    *,
+    path: str,
+    progress: Progress | None = None,
+    early: EarlyComparison | None = None,
 ) -> Comparison:
     """Compare, and refuse any difference.
 
     Raises:
         VerificationError: With one sentence for each tensor that differs or is missing.
     """
-    comparison = compare_tensors(expected, written, progress)
+    comparison = compare_tensors(expected, written, progress, early)
     if comparison.different:
         raise VerificationError(
             f"{len(comparison.different)} of {comparison.compared} tensors are not bit for bit the source's",
