@@ -10,7 +10,8 @@ from source_tree import at_module_level, imports, module_name, parsed, sources, 
 
 FLOORS = (
     {"errors", "limits"},
-    {"dtypes", "_optional"},
+    {"_optional"},
+    {"dtypes"},
     {"_files", "proto"},
     {"tensors"},
     {"formats", "ir"},
