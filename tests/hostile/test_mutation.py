@@ -9,7 +9,7 @@ from judge import Judge
 from seeds import write_seeds
 
 SEED = 20260101
-BUDGET_SECONDS = 8
+BUDGET_SECONDS = 6
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFE, 0x08, 0x0A, 0x12)
 
 

@@ -162,7 +162,8 @@ def _cycles(nodes: Sequence[Node]) -> Iterator[str]:
 
 def _sources(node: Node, ops: dict[str, str]) -> Iterable[str]:
     """Return the distinct nodes that must run before a node, ways back into a loop left out."""
-    found = {TensorName.parse(text).node for text in node.inputs}
+    # inputs were judged before, so that the short way of `GraphIndex` to their nodes is right
+    found = {text[1:] if text[:1] == "^" else text.partition(":")[0] for text in node.inputs}
     if node.op in _MERGES:
         return [name for name in found if ops.get(name) not in _NEXT]
     return found
