@@ -47,7 +47,9 @@ def test_every_public_name_is_there_and_documented(name):
 def test_every_error_of_the_tree_is_public():
     from tfthaw import errors
 
-    classes = [value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__]
+    classes = [
+        value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__
+    ]
     assert {value.__name__ for value in classes} <= set(tfthaw.__all__)
 
 
