@@ -1,4 +1,4 @@
-"""Reading ranges of files, and writing files that appear whole or not at all."""
+"""Reading ranges of files, and copying them."""
 
 import errno
 import os
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfthaw import _files
-from tfthaw._files import FileSlice, SourceFile, human_bytes, new_directory, new_file, new_file_set, resolve_inside
-from tfthaw.errors import FormatError, NotFoundError, OutputExistsError, TfthawError, TruncatedError, UnsafePathError
+from tfthaw._files import FileSlice, SourceFile, human_bytes, resolve_inside
+from tfthaw.errors import FormatError, NotFoundError, TfthawError, TruncatedError, UnsafePathError
 
 CONTENT = bytes(range(256)) * 40
 
@@ -115,92 +115,6 @@ class TestResolveInside:
         (tmp_path / "inside" / "link").symlink_to(tmp_path)
         with pytest.raises(UnsafePathError):
             resolve_inside(tmp_path / "inside", "link/x")
-
-
-class TestNewFile:
-    def test_appears_when_it_is_whole(self, tmp_path):
-        target = tmp_path / "new" / "out.pb"
-        with new_file(target) as file:
-            file.write(b"abc")
-            assert not target.exists()
-        assert target.read_bytes() == b"abc"
-        assert left_over(target.parent) == ["out.pb"]
-
-    def test_nothing_is_left_of_a_failure(self, tmp_path):
-        with pytest.raises(RuntimeError, match="stop"), new_file(tmp_path / "out.pb") as file:  # noqa: PT012
-            file.write(b"abc")
-            raise RuntimeError("stop")
-        assert left_over(tmp_path) == []
-
-    def test_existing_files_are_kept(self, path):
-        with pytest.raises(OutputExistsError, match="pass --overwrite"), new_file(path):
-            raise AssertionError("the block must not run")
-        assert path.read_bytes() == CONTENT
-        with new_file(path, overwrite=True) as file:
-            file.write(b"new")
-        assert path.read_bytes() == b"new"
-
-    def test_a_file_that_appears_meanwhile_is_kept(self, tmp_path):
-        target = tmp_path / "out.pb"
-        with pytest.raises(OutputExistsError), new_file(target):
-            target.write_bytes(b"other")
-        assert target.read_bytes() == b"other"
-        assert left_over(tmp_path) == ["out.pb"]
-
-    def test_a_full_disk_is_named(self, tmp_path):
-        message = "cannot write it: No space left on device; free space"
-        with pytest.raises(TfthawError, match=message), new_file(tmp_path / "x"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-
-class TestNewDirectory:
-    def test_appears_when_it_is_whole(self, tmp_path):
-        target = tmp_path / "saved"
-        with new_directory(target) as folder:
-            (folder / "variables").mkdir()
-            (folder / "variables" / "x").write_bytes(b"1")
-            assert not target.exists()
-        assert (target / "variables" / "x").read_bytes() == b"1"
-        assert left_over(tmp_path) == ["saved"]
-
-    def test_an_empty_directory_is_used_a_full_one_kept(self, tmp_path):
-        target = tmp_path / "saved"
-        target.mkdir()
-        with new_directory(target) as folder:
-            (folder / "a").write_bytes(b"1")
-        with pytest.raises(OutputExistsError), new_directory(target):
-            raise AssertionError("the block must not run")
-        with new_directory(target, overwrite=True) as folder:
-            (folder / "b").write_bytes(b"2")
-        assert left_over(target) == ["b"]
-        assert left_over(tmp_path) == ["saved"]
-
-    def test_nothing_is_left_of_a_failure(self, tmp_path):
-        with pytest.raises(RuntimeError, match="stop"), new_directory(tmp_path / "saved") as folder:  # noqa: PT012
-            (folder / "a").write_bytes(b"1")
-            raise RuntimeError("stop")
-        assert left_over(tmp_path) == []
-
-
-class TestNewFileSet:
-    NAMES = ("c.data-00000-of-00001", "c.index")
-
-    def test_all_appear(self, tmp_path):
-        with new_file_set(tmp_path / "out", self.NAMES) as folder:
-            for name in self.NAMES:
-                (folder / name).write_bytes(name.encode())
-        assert left_over(tmp_path / "out") == sorted(self.NAMES)
-
-    def test_none_appears_when_one_is_missing(self, tmp_path):
-        with pytest.raises(TfthawError), new_file_set(tmp_path, self.NAMES[::-1]) as folder:
-            (folder / self.NAMES[0]).write_bytes(b"1")
-        assert left_over(tmp_path) == []
-
-    def test_one_existing_file_refuses_all(self, tmp_path):
-        (tmp_path / "c.index").write_bytes(b"old")
-        with pytest.raises(OutputExistsError), new_file_set(tmp_path, self.NAMES):
-            raise AssertionError("the block must not run")
-        assert left_over(tmp_path) == ["c.index"]
 
 
 @pytest.mark.parametrize(

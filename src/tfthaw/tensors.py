@@ -193,7 +193,8 @@ class FileTensor(Tensor):
         if self.crc32c is not None:
             self._compare(computed)
 
-    def copy_to(self, file: BinaryIO, progress: Progress | None = None) -> int:  # docstring inherited
+    def copy_to(self, file: BinaryIO, progress: Progress | None = None) -> int:
+        """Append the bytes to a file, inside the kernel where they lie in one."""
         return self.slice.copy_to(file, progress)
 
     def _compare(self, computed: int) -> None:

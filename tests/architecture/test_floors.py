@@ -13,7 +13,7 @@ FLOORS = (
     {"_optional"},
     {"dtypes"},
     {"_files", "proto"},
-    {"tensors"},
+    {"tensors", "_new_files"},
     {"formats", "ir"},
     {"serde", "passes", "restore"},
     {"export", "runtime"},

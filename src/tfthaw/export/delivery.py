@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from tfthaw._files import Check, Progress
+from tfthaw._files import Progress
+from tfthaw._new_files import Check
 from tfthaw.formats.wire import Payload
 
 Written = Callable[[Payload, str, int], None]

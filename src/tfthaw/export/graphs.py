@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tfthaw._files import new_file
+from tfthaw._new_files import new_file
 from tfthaw.export.delivery import Delivery
 from tfthaw.formats.graph_def import write_graph_def
 from tfthaw.formats.wire import Contents

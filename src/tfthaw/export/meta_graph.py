@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tfthaw._files import new_file_set
+from tfthaw._new_files import new_file_set
 from tfthaw.errors import UsageError
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.weights import write_bundle

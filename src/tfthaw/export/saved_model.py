@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tfthaw import proto
-from tfthaw._files import SourceFile, new_directory, resolve_inside
+from tfthaw._files import SourceFile, resolve_inside
+from tfthaw._new_files import new_directory
 from tfthaw.errors import NotFoundError
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.weights import write_bundle

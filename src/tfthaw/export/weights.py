@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tfthaw._files import Progress, new_file, new_file_set
+from tfthaw._files import Progress
+from tfthaw._new_files import new_file, new_file_set
 from tfthaw.export.delivery import Delivery
 from tfthaw.formats.tensor_bundle import BundleWriter, written_names
 from tfthaw.tensors import Tensor

@@ -86,7 +86,8 @@ class ProtoTensor(Tensor):
             return self.content.chunks(chunk_bytes)
         return super().chunks(chunk_bytes)
 
-    def copy_to(self, file: BinaryIO, progress: Progress | None = None) -> int:  # docstring inherited
+    def copy_to(self, file: BinaryIO, progress: Progress | None = None) -> int:
+        """Append the bytes to a file, inside the kernel where they lie in one."""
         if self.content is not None:
             self._check()
             return self.content.copy_to(file, progress)
