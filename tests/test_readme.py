@@ -1,7 +1,7 @@
 """Every block of the README runs, and its shown output is what comes out.
 
 `console` blocks: lines that begin with `$ tfthaw` or `$ python` are run in order, in one directory for the whole README
-that holds the demo model as `model.ckpt-1000.*`. Lines below a command are its output: each must come out, where a number
+with the demo model as `model.ckpt-1000.*`. Lines below a command are its output: each must come out, where a number
 stands for any number and `...` for anything. A command must succeed unless its shown output is an error (`tfthaw: ...`)
 or its answer is no. `python` blocks are run as scripts in the same directory.
 """
