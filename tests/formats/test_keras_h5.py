@@ -8,7 +8,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 import pytest
-from keras_files import CONFIG, fill_model, make  # noqa: F401
+from keras_files import CONFIG, fill_model
 
 from tfthaw.dtypes import DType
 from tfthaw.errors import (

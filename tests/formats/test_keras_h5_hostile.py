@@ -9,7 +9,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from keras_files import fill_model, make  # noqa: F401
+from keras_files import fill_model
 
 from tfthaw.errors import (
     FormatError,
