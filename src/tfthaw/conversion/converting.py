@@ -38,6 +38,7 @@ from tfthaw.ir.variables import graph_variables
 from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import Tensor
 from tfthaw.verify.proofs import OutputProof, WeightProof
+from tfthaw.verify.risks import reaching_ops
 from tfthaw.verify.weights import EarlyComparison, require_same
 
 
@@ -234,6 +235,9 @@ def _no_outputs(job: _Job) -> str | None:
         return "the whole graph was kept, and nothing says what to run"
     if options.to == "graph-def":
         return "a graph without values cannot be run"
+    reaching = reaching_ops(job.prepared.whole)
+    if reaching and options.verify != "outputs":
+        return f"the source reaches outside ({', '.join(reaching)}); --verify outputs runs it all the same"
     changed = [name for name in ("checkpoint", "map") if getattr(options, name)]
     changed += ["ema"] if options.ema == "use" else []
     changed += ["batch_norm"] if options.batch_norm == "inference" else []

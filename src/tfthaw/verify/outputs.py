@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfthaw.errors import MissingDependencyError, RuntimeFailure, VerificationError
-from tfthaw.runtime.tensorflow_runner import is_installed, run_graph, runtime_name
+from tfthaw.runtime.isolated import Answer, Run, run_isolated
+from tfthaw.runtime.tensorflow_runner import is_installed
 from tfthaw.tensors import Array
 from tfthaw.verify.inputs import SIZES, InputSpec, seeded_inputs
 from tfthaw.verify.proofs import OutputProof
@@ -42,7 +43,7 @@ class Endpoints:
 def prove_outputs(
     source: Endpoints, written: Endpoints, specs: Mapping[str, InputSpec], fixed: Mapping[str, Array], *, required: bool
 ) -> OutputProof:
-    """Run source and result on the same seeded inputs and compare.
+    """Run source and result on the same seeded inputs, in a process of their own, and compare.
 
     Args:
         source: The source's side.
@@ -58,19 +59,43 @@ def prove_outputs(
     """
     if not is_installed() and not required:
         return OutputProof(why_not='no runtime is installed; pip install "tfthaw[tf]" brings one')
+    known = all(spec.shape.is_static for spec in specs.values())
+    attempts = []
+    for size in SIZES[:1] if known else SIZES:
+        feeds = seeded_inputs(specs, size=size)
+        original = Run(source.path, {**fixed, **_placed(feeds, source)}, list(source.outputs.values()), source.tags)
+        copy = Run(written.path, _placed(feeds, written), list(written.outputs.values()), written.tags)
+        attempts.append([original, original, copy])
     try:
-        feeds, expected = _run_source(source, specs, fixed)
+        answer = _run(attempts)
+        first = answer.outputs[0]
+        if isinstance(first, str):
+            raise RuntimeFailure(first, path=source.path)
     except (RuntimeFailure, MissingDependencyError) as error:
         if required:
             raise
         return OutputProof(why_not=f"the source does not run on generated inputs: {error.message}")
-    again = run_graph(source.path, {**fixed, **_placed(feeds, source)}, list(source.outputs.values()), tags=source.tags)
-    if compare(expected, again, source.outputs)[2]:
-        return OutputProof(why_not="the source gives other outputs each time it runs")
+    return _judged(answer, source, written)
+
+
+def _run(attempts: Sequence[Sequence[Run]]) -> Answer:
+    """Run the attempts; when the process dies, find out whose fault it was."""
     try:
-        actual = run_graph(written.path, _placed(feeds, written), list(written.outputs.values()), tags=written.tags)
+        return run_isolated(attempts)
     except RuntimeFailure as error:
+        alone = run_isolated([attempt[:1] for attempt in attempts])
+        if isinstance(alone.outputs[0], str):
+            return alone
         raise VerificationError(f"the source runs, what was written does not: {error.message}") from error
+
+
+def _judged(answer: Answer, source: Endpoints, written: Endpoints) -> OutputProof:
+    """Compare what came out of the source, of the source once more, and of what was written."""
+    expected, again, actual = answer.outputs
+    if isinstance(expected, str) or isinstance(again, str) or compare(expected, again, source.outputs)[2]:
+        return OutputProof(why_not="the source gives other outputs each time it runs")
+    if isinstance(actual, str):
+        raise VerificationError(f"the source runs, what was written does not: {actual}", path=source.path)
     named = {source.outputs[name]: actual[tensor] for name, tensor in written.outputs.items()}
     max_abs, max_rel, problems = compare(expected, named, source.outputs)
     if problems:
@@ -78,27 +103,8 @@ def prove_outputs(
             f"{len(problems)} of {len(source.outputs)} outputs differ from the source's", report=problems,
             path=source.path, hint="nothing was written; please report this",
         )  # fmt: skip
-    return OutputProof(
-        True, None, runtime_name(), max_abs, max_rel, max(_tolerance(each) for each in expected.values())
-    )
-
-
-def _run_source(
-    source: Endpoints, specs: Mapping[str, InputSpec], fixed: Mapping[str, Array]
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Run the source on the first generated inputs that it takes; return inputs and outputs."""
-    failure: RuntimeFailure | None = None
-    known = all(spec.shape.is_static for spec in specs.values())
-    for size in SIZES[:1] if known else SIZES:
-        feeds = seeded_inputs(specs, size=size)
-        try:
-            found = run_graph(
-                source.path, {**fixed, **_placed(feeds, source)}, list(source.outputs.values()), tags=source.tags
-            )
-            return feeds, found
-        except RuntimeFailure as error:
-            failure = failure or error
-    raise failure or RuntimeFailure("there was nothing to run", path=source.path)
+    tolerance = max((_tolerance(each) for each in expected.values()), default=0.0)
+    return OutputProof(True, None, answer.runtime, max_abs, max_rel, tolerance)
 
 
 def _placed(feeds: Mapping[str, Array], side: Endpoints) -> dict[str, Array]:
