@@ -203,6 +203,7 @@ def test_a_table_waits_for_what_fills_it():
 @pytest.mark.parametrize(("fill", "match"), [
     ([], "filled by no node"),
     ([node("fill", "InitializeTableFromTextFileV2", "t", "k", T=None)], "from outside the graph"),
+    ([node(name, "InitializeTableV2", "t", "k", "v", T=None) for name in ("one", "two")], "any of one, two"),
 ])  # fmt: skip
 def test_tables_that_cannot_fill_themselves(fill, match):
     with pytest.raises(UnsupportedError, match=match):

@@ -53,8 +53,10 @@ def test_what_the_saver_says_wins_over_the_name_and_the_map_over_both():
     assert plan(nodes, values).matches["a"].key == "b"
     assert plan(nodes, values).matches["a"].reason == "saver"
     assert plan(nodes, values, renames={"c": "a"}).matches["a"].reason == "map"
+    assert plan(nodes, values).notes == []
     del values["b"]
     assert plan(nodes, values).matches["a"].reason == "name"
+    assert plan(nodes, values).notes == ["a took the value of 'a'; 'b', which its Saver restores, is not there"]
 
 
 def test_everything_that_is_wrong_is_told_at_once():

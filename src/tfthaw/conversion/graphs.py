@@ -198,6 +198,7 @@ def plan_values(prepared: Prepared) -> Plan:
     """
     plan = _plan(prepared)
     plan.require_complete(allow_missing=prepared.options.allow_missing)
+    prepared.notes += plan.notes
     for match in plan.matches.values():
         if match.reason == "initial":
             prepared.notes.append(f"{match.key} is in no checkpoint; it has the value that loading the model gives it")

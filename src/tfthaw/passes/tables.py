@@ -76,7 +76,8 @@ def fill_tables(graph: Graph, outputs: Iterable[TensorName]) -> SelfFilling:
         outputs: The tensors that will be asked for.
 
     Raises:
-        UnsupportedError: A table is filled from a file, changes while the model runs, or is not filled at all.
+        UnsupportedError: A table is filled from a file, by one of several nodes or by none, or changes while the model
+            runs.
     """
     index = GraphIndex(graph.nodes)
     found = fillers(index, index.reach([name.node for name in outputs]))
@@ -86,6 +87,9 @@ def fill_tables(graph: Graph, outputs: Iterable[TensorName]) -> SelfFilling:
         tensors = [node for node in nodes if node.op in _FILLED_FROM_TENSORS]
         if op in _MUTABLE_TABLE_OPS:
             problems.append(f"{table} ({op}) changes while the model runs")
+        elif len(tensors) > 1:
+            fillers_said = ", ".join(node.name for node in tensors)
+            problems.append(f"{table} ({op}) may be filled by any of {fillers_said}")
         elif tensors:
             chosen[table] = tensors[0].name
         elif nodes:

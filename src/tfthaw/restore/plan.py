@@ -49,6 +49,7 @@ class Plan:
         missing: Variables for which there is no value, by name.
         unused: Checkpoint keys that fill no variable.
         mismatched: Variables whose value has another dtype or shape, as sentences.
+        notes: What was not as the Saver has it.
         path: The checkpoint, for errors.
     """
 
@@ -56,6 +57,7 @@ class Plan:
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     path: str | None = None
 
     def require_complete(self, *, allow_missing: Sequence[str] = ()) -> None:
@@ -109,10 +111,14 @@ def plan_restore(
                 f"a map may say which key holds the value itself"
             )
             continue
-        match = _match(variable, values, saved.get(variable.node), (declared or {}).get(variable.node), given)
+        match = _match(variable, values, said, (declared or {}).get(variable.node), given)
         if match is None:
             plan.missing.append(variable.name)
             continue
+        if said is not None and match.reason not in ("saver", "map"):
+            plan.notes.append(
+                f"{variable.name} took the value of {match.key!r}; {said.key!r}, which its Saver restores, is not there"
+            )
         problem = _misfit(variable, match)
         if problem:
             plan.mismatched.append(problem)
