@@ -51,3 +51,14 @@ def test_a_placeholder_with_a_value_is_no_input():
 def test_nothing_is_guessed():
     with pytest.raises(UsageError, match=r"likely ones: accuracy:0, "):
         select(Model(TRAINING), signature=None, inputs=[], outputs=[], every=True)
+
+
+def test_what_is_only_waited_for_comes_last():
+    nodes = [
+        placeholder("x"),
+        node("pivot", "Identity", "x"),
+        node("out", "Neg", "x"),
+        node("done", "NoOp", "^pivot", T=None),
+    ]
+
+    assert [str(item.tensor) for item in rank_outputs(graph(*nodes))] == ["out:0", "pivot:0"]

@@ -246,6 +246,8 @@ def rank_outputs(graph: Graph) -> list[Candidate]:
             score, reason = 20, f"named like an output ({likely[0].lower()})"
         elif users:
             score, reason = 40, "only training uses it"
+        elif index.consumers(node.name):  # the pivots of conds and loops are like that
+            score, reason = -10, "it is only waited for"
         else:
             score, reason = 50, "nothing uses it"
         if node.name in from_inputs:
