@@ -112,17 +112,11 @@ def run(session: Any, feeds: Feeds) -> dict[str, Any]:
 
 
 def read_saved_model(path: str, feeds: Feeds) -> Said:
+    """Take the variables from the checkpoint: of a graph with reference variables, loading gives none."""
     model = tf.saved_model.load(path)
     outputs = model.signatures["serving_default"](**{name: tf.constant(value) for name, value in feeds.items()})
-    variables = {variable.name.split(":")[0]: [variable.dtype.name.replace("_ref", ""), *facts(variable.numpy())]
-                 for variable in model.variables}  # fmt: skip
-    return {"tensors": variables, "outputs": {name: value.numpy().tolist() for name, value in outputs.items()}}
-
-
-def read_saved_model_v1(path: str, feeds: Feeds) -> Said:
-    """Take the variables from the checkpoint: of a graph with reference variables, loading gives none."""
-    outputs = read_saved_model(path, feeds)["outputs"]
-    return {"tensors": tensors(path + "/variables/variables"), "outputs": outputs}
+    named = {name: value.numpy().tolist() for name, value in outputs.items()}
+    return {"tensors": tensors(path + "/variables/variables"), "outputs": named}
 
 
 def main() -> None:
@@ -137,8 +131,7 @@ def main() -> None:
     if kind == "checkpoint":
         said = {"tensors": tensors(path), "outputs": {}}
     else:
-        readers = {"frozen-graph": read_frozen_graph, "meta-graph": read_meta_graph, "saved-model": read_saved_model,
-                   "saved-model-v1": read_saved_model_v1}  # fmt: skip
+        readers = {"frozen-graph": read_frozen_graph, "meta-graph": read_meta_graph, "saved-model": read_saved_model}
         said = readers[kind](path, feeds)
     print(json.dumps(said))
 
