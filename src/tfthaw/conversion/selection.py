@@ -237,17 +237,17 @@ def rank_outputs(graph: Graph) -> list[Candidate]:
             continue
         if _is_training(node.name) or _has_no_output(node.op):
             continue
+        likely = _LIKELY_OUTPUTS.search(node.name, node.name.rfind("/") + 1)
         users = [user for user, position in index.consumers(node.name) if not user.inputs[position].startswith("^")]
         model_users = [user for user in users if not _is_training(user.name)]
         if model_users:
-            likely = _LIKELY_OUTPUTS.search(node.name, node.name.rfind("/") + 1)
             if not likely or node.name not in from_inputs:
                 continue
             score, reason = 20, f"named like an output ({likely[0].lower()})"
         elif users:
             score, reason = 40, "only training uses it"
-        elif index.consumers(node.name):  # the pivots of conds and loops are like that
-            score, reason = -10, "it is only waited for"
+        elif index.consumers(node.name) and not likely:
+            continue  # others wait for it and nothing takes its value: the pivots of conds and loops are like that
         else:
             score, reason = 50, "nothing uses it"
         if node.name in from_inputs:
