@@ -62,3 +62,12 @@ def test_what_is_only_waited_for_is_no_output():
     ]
 
     assert [str(item.tensor) for item in rank_outputs(graph(*nodes))] == ["out:0"]
+
+
+def test_reads_of_variables_and_pivots_are_no_outputs():
+    nodes = [
+        placeholder("x"), variable("w"), node("w/read", "Identity", "w"), node("switch", "Switch", "x", "x"),
+        node("switch_t", "Identity", "switch:1"), node("out", "Identity", "x"),
+    ]  # fmt: skip
+
+    assert [str(item.tensor) for item in rank_outputs(graph(*nodes))] == ["out:0"]

@@ -11,6 +11,7 @@ from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Model
+from tfthaw.ir.nodes import Node
 from tfthaw.ir.op_history import op_history
 from tfthaw.ir.signatures import (
     DEFAULT_SIGNATURE,
@@ -20,6 +21,7 @@ from tfthaw.ir.signatures import (
     SignatureTensor,
 )
 from tfthaw.ir.types import output_dtype
+from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.passes.prune import PLACEHOLDER_OPS, require_tensors
 
 _INTERNAL_SIGNATURES = (INIT_OP_SIGNATURE, TRAIN_OP_SIGNATURE)
@@ -235,7 +237,7 @@ def rank_outputs(graph: Graph) -> list[Candidate]:
     for node in graph.nodes:
         if node.op in _NEVER_OUTPUTS or node.op.startswith(_OPTIMIZER_OPS):
             continue
-        if _is_training(node.name) or _has_no_output(node.op):
+        if _is_training(node.name) or _has_no_output(node.op) or _is_plumbing(index, node):
             continue
         likely = _LIKELY_OUTPUTS.search(node.name, node.name.rfind("/") + 1)
         users = [user for user, position in index.consumers(node.name) if not user.inputs[position].startswith("^")]
@@ -260,6 +262,14 @@ def rank_outputs(graph: Graph) -> list[Candidate]:
 
 def _is_training(name: str) -> bool:
     return name.partition("/")[0].lower() in _TRAINING_SCOPES or "/gradients/" in name
+
+
+def _is_plumbing(index: GraphIndex, node: Node) -> bool:
+    """Whether a node only reads a variable, or is the pivot of a cond."""
+    if node.op != "Identity" or not node.inputs:
+        return False
+    source = index.producer(node.inputs[0])
+    return source is not None and source.op in VARIABLE_OPS | {"Switch", "RefSwitch"}
 
 
 def _has_no_output(op: str) -> bool:
