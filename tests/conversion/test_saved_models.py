@@ -1,5 +1,6 @@
 """SavedModels and MetaGraphs with state, tables, assets and several signatures; TensorFlow reads the results."""
 
+import shutil
 import warnings
 
 import numpy as np
@@ -106,9 +107,23 @@ def test_the_signature_with_variables(tf, rich, tmp_path, to):
         np.testing.assert_array_equal(session.run("mul:0", {"x:0": X}), answers["y"])
 
 
-def test_a_vocabulary_cannot_be_frozen(rich, tmp_path):
+def test_a_vocabulary_goes_into_the_frozen_graph(tf, rich, tmp_path):
+    source, answers = rich
+    result = convert(source, tmp_path / "new", to="frozen-graph", signature="look_up", verify="weights")
+
+    message = tf.compat.v1.GraphDef.FromString((tmp_path / "new").read_bytes())
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(message, name="")
+        found = session.run(result.outputs["ids"], {result.inputs["words"]: ["b", "c", "z"]})
+    assert found.tolist() == answers["ids"].tolist()
+
+
+def test_a_vocabulary_that_is_not_there_cannot_be_frozen(rich, tmp_path):
+    shutil.copytree(rich[0], tmp_path / "source")
+    (tmp_path / "source/assets/words.txt").unlink()
     with pytest.raises(UnsupportedError, match="lookup tables cannot travel"):
-        convert(rich[0], tmp_path / "new", to="frozen-graph", signature="look_up")
+        convert(tmp_path / "source", tmp_path / "new", to="frozen-graph", signature="look_up")
+    assert not (tmp_path / "new").exists()
 
 
 def test_unknown_signatures_and_tags_come_with_known_ones(rich, tmp_path):

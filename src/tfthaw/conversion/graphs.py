@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.selection import Selection, public_signatures, select
 from tfthaw.errors import NotFoundError, UnsupportedError
+from tfthaw.formats.vocabulary import read_lines
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Asset, Collection, Model
@@ -29,6 +30,7 @@ from tfthaw.passes.prune import PLACEHOLDER_OPS, prune, require_tensors
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
 from tfthaw.passes.tables import fill_tables, fillers, refuse_mutable_tables
 from tfthaw.passes.transient import first_call
+from tfthaw.passes.vocabularies import embed_vocabularies, file_names
 from tfthaw.passes.writes import drop_writes
 from tfthaw.restore.initial_values import initial_values
 from tfthaw.restore.plan import Match, Plan, choose_averages, plan_restore
@@ -148,6 +150,7 @@ def _take_what_is_needed(prepared: Prepared) -> None:
 
 
 def _fill_tables(prepared: Prepared, wanted: list[TensorName]) -> None:
+    _embed_vocabularies(prepared)
     try:
         filled = fill_tables(prepared.graph, wanted)
     except UnsupportedError:
@@ -160,6 +163,20 @@ def _fill_tables(prepared: Prepared, wanted: list[TensorName]) -> None:
     prepared.graph = filled.graph
     for table, filler in filled.tables.items():
         prepared.notes.append(f"lookup table {table} fills itself now ({filler} runs before each use)")
+
+
+def _embed_vocabularies(prepared: Prepared) -> None:
+    """Put the vocabularies that came with the model into its graph."""
+    sources = {TensorName.parse(asset.tensor): asset.source for asset in prepared.model.assets}
+    files = {}
+    for name in file_names(prepared.graph).values():
+        source = sources.get(name)
+        if source is not None and source.is_file():
+            files[name] = read_lines(source)
+    embedded = embed_vocabularies(prepared.graph, files)
+    prepared.graph = embedded.graph
+    for filler, count in embedded.tables.items():
+        prepared.notes.append(f"the vocabulary of {filler} ({count} entries) is in the graph now")
 
 
 def init_ops(model: Model) -> list[str]:
