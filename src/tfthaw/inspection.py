@@ -268,7 +268,7 @@ def _graph_obstacle(artifact: Artifact, model: Model | None, name: str) -> tuple
         if artifact.located.format in CHECKPOINT_FORMATS:
             return (
                 "the graph: a checkpoint holds values only",
-                "convert the .meta or GraphDef with --checkpoint, or use --code",
+                "convert the .meta or GraphDef that belongs to it, with --checkpoint",
             )
         return "the graph: this file holds weights only", "convert the graph that they belong to"
     if not model.graph.nodes:
