@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfthaw.conversion.options import GRAPH_FORMATS, WEIGHT_FORMATS
+from tfthaw.conversion.options import WEIGHT_FORMATS
 from tfthaw.dtypes import DType
 from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.ir.attrs import Shape
@@ -18,7 +18,7 @@ from tfthaw.ir.graph import Graph, GraphIndex
 from tfthaw.ir.model import Model
 from tfthaw.ir.signatures import Signature
 from tfthaw.ir.variables import VARIABLE_OPS, Variable, graph_variables, slot_variables
-from tfthaw.serde.artifacts import CHECKPOINT_FORMATS, Artifact
+from tfthaw.serde.artifacts import CHECKPOINT_FORMATS, GRAPH_FORMATS, Artifact
 
 _V1_CONTROL_FLOW = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond",
                               "RefSwitch", "RefMerge", "RefEnter", "RefExit", "RefNextIteration"})  # fmt: skip

@@ -8,7 +8,7 @@ from tfthaw.dtypes import DType
 from tfthaw.errors import LimitError, StructureError, UnsupportedError
 from tfthaw.formats.wire import Contents
 from tfthaw.limits import Limits
-from tfthaw.serde.tensors import tensor_bytes, tensor_from_proto, tensor_to_proto
+from tfthaw.serde.tensors import tensor_from_proto, tensor_to_proto
 from tfthaw.tensors import ArrayTensor
 
 
@@ -17,6 +17,12 @@ def tensor_proto(dtype, shape, **fields):
     message.tensor_shape.SetInParent()
     for size in shape:
         message.tensor_shape.dim.add(size=size)
+    return message
+
+
+def written_message(tensor):
+    message = proto.TensorProto()
+    tensor_to_proto(tensor, message, Contents())
     return message
 
 
@@ -136,7 +142,7 @@ def test_raw_bytes(tf, name, shape):
 @pytest.mark.parametrize("name", ["int4", "uint4"])
 def test_four_bit_numbers_take_a_byte_each(tf, name):
     array = np.array([1, 7, 0, 3], DType[name].numpy)
-    written = proto.TensorProto.FromString(tensor_bytes(ArrayTensor(array, DType[name])))
+    written = written_message(ArrayTensor(array, DType[name]))
 
     assert values(written).tolist() == [1, 7, 0, 3]
     assert oracle(tf, written).astype(np.int32).tolist() == [1, 7, 0, 3]
@@ -167,7 +173,7 @@ def test_tensorflow_reads_what_is_written(tf, dtype):
     if dtype.name not in dir(tf.dtypes) and dtype.name not in dir(tf.dtypes.experimental):
         pytest.fail(f"TensorFlow has no {dtype.name}")
     array = np.array([0, 1, 1], np.int8).astype(dtype.numpy)
-    written = proto.TensorProto.FromString(tensor_bytes(ArrayTensor(array, dtype)))
+    written = written_message(ArrayTensor(array, dtype))
 
     assert oracle(tf, written).tobytes() == array.tobytes()
 

@@ -22,7 +22,7 @@ from tfthaw.conversion.graphs import (
     unfed_placeholders,
     with_state,
 )
-from tfthaw.conversion.options import GRAPH_FORMATS, Options
+from tfthaw.conversion.options import Options
 from tfthaw.conversion.result import ConversionResult, Verified
 from tfthaw.conversion.weights import select_weights
 from tfthaw.errors import UnsupportedError, UsageError, naming
@@ -35,7 +35,7 @@ from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.validation import require_consistent
 from tfthaw.ir.variables import graph_variables
-from tfthaw.serde.artifacts import Artifact, open_artifact
+from tfthaw.serde.artifacts import GRAPH_FORMATS, Artifact, open_artifact
 from tfthaw.tensors import Tensor
 from tfthaw.verify.proofs import OutputProof, WeightProof
 from tfthaw.verify.risks import reaching_ops

@@ -8,8 +8,8 @@ from typing import Any
 
 from tfthaw._files import Progress
 from tfthaw.errors import UsageError
+from tfthaw.serde.artifacts import GRAPH_FORMATS
 
-GRAPH_FORMATS = ("frozen-graph", "graph-def", "meta-graph", "saved-model")
 WEIGHT_FORMATS = ("checkpoint", "safetensors", "npz")
 WRITABLE_FORMATS = (*GRAPH_FORMATS, *WEIGHT_FORMATS)
 

@@ -10,7 +10,7 @@ TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -183,14 +183,3 @@ def _without_hints(node: Node) -> dict[str, Attr]:
 def _class_of(node: Node) -> dict[str, Attr]:
     """Return the colocation of a node, which stays with its name."""
     return {"_class": node.attrs["_class"]} if "_class" in node.attrs else {}
-
-
-def variables_in(graph: Graph) -> list[str]:
-    """Return the names of the variables' nodes in a graph and its library."""
-    return [node.name for node in graph.walk() if node.op in VARIABLE_OPS]
-
-
-def needs_freezing(graph: Graph, names: Collection[str]) -> bool:
-    """Whether any of the named nodes is a variable."""
-    wanted = set(names)
-    return any(node.op in VARIABLE_OPS for node in graph.nodes if node.name in wanted)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tfthaw.formats.keras_h5 import KerasH5
     from tfthaw.formats.keras_zip import KerasZip
 
-GRAPH_FORMATS = ("saved-model", "meta-graph", "graph-def", "frozen-graph")
+GRAPH_FORMATS = ("frozen-graph", "graph-def", "meta-graph", "saved-model")
 CHECKPOINT_FORMATS = ("checkpoint", "checkpoint-v1")
 
 

@@ -14,13 +14,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tfthaw import proto
 from tfthaw._files import CHUNK_BYTES, Bytes, FileSlice, Progress, human_bytes
 from tfthaw.dtypes import DType
 from tfthaw.errors import LimitError, StructureError, UnsupportedError
 from tfthaw.formats.wire import Contents
 from tfthaw.limits import DEFAULT_LIMITS, Limits
-from tfthaw.tensors import Array, ArrayTensor, FileTensor, Tensor
+from tfthaw.tensors import Array, FileTensor, Tensor
 
 Payloads = Mapping[bytes, Any]
 """The bytes that a reader left in the file, by the token that stands for them in the message."""
@@ -165,13 +164,6 @@ def tensor_to_proto(tensor: Tensor, target: Any, contents: Contents) -> None:
         target.tensor_content = b"".join(chunk.tobytes() for chunk in tensor.chunks())
     else:
         target.tensor_content = contents.add(tensor)
-
-
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """Return a whole tensor as a serialized TensorProto; for small ones."""
-    message = proto.TensorProto()
-    tensor_to_proto(ArrayTensor(tensor.numpy(), tensor.dtype), message, Contents())
-    return proto.serialize(message)
 
 
 def _spread(values: list[Any], size: int, empty: Any) -> Iterator[Any]:
