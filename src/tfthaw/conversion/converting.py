@@ -20,6 +20,7 @@ from tfthaw.conversion.graphs import (
     keeps_whole_graph,
     prepare,
     unfed_placeholders,
+    with_current_saver,
     with_state,
 )
 from tfthaw.conversion.options import Options
@@ -160,15 +161,26 @@ def _write_graph_format(job: _Job) -> None:
 
 def _write_whole(job: _Job, model: Model) -> None:
     """Write a MetaGraph with all of its graph and its own Saver, and every value beside it."""
+    options = job.options
+    ignored = [name for name in ("map", "allow_missing", "allow_unused") if getattr(options, name)]
+    ignored += ["ema"] if options.ema != "keep" else []
+    ignored += ["optimizer"] if options.optimizer == "drop" else []
+    ignored += ["batch_norm"] if options.batch_norm != "keep" else []
+    if ignored:
+        raise UsageError(
+            f"a whole graph keeps its own variables, so {', '.join(ignored)} would change nothing",
+            hint="choose what the graph is to compute with --outputs or --signature",
+        )
     variables = graph_variables(model.graph.nodes, model.declared)
     if variables and not model.values:
         raise UnsupportedError(
             f"the graph has {len(variables)} variables and no values", hint="give them with --checkpoint"
         )
     require_consistent(model.graph)
+    model, notes = with_current_saver(model, path=job.options.checkpoint or job.artifact.path)
     tensors = dict(model.values)
     job.files = write_meta_graph(model, tensors, job.destination, job.delivery(tensors, meta_name(job.destination)))
-    job.notes += [*model.notes, "the whole graph was kept, training nodes included"]
+    job.notes += [*model.notes, *notes, "the whole graph was kept, training nodes included"]
 
 
 def _write_weights(job: _Job) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.selection import Selection, public_signatures, select
-from tfthaw.errors import NotFoundError, UnsupportedError
+from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
 from tfthaw.formats.vocabulary import read_lines
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
@@ -34,6 +34,7 @@ from tfthaw.passes.vocabularies import embed_vocabularies, file_names
 from tfthaw.passes.writes import drop_writes
 from tfthaw.restore.initial_values import initial_values
 from tfthaw.restore.plan import Match, Plan, choose_averages, plan_restore
+from tfthaw.restore.saved_names import V1_RESTORE_OPS
 from tfthaw.serde.meta_graphs import variable_def
 from tfthaw.tensors import Array, Tensor
 from tfthaw.verify.inputs import InputSpec
@@ -315,6 +316,9 @@ def with_state(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
         RestoreError: Variables have no value.
         UnsupportedError: The library's functions hold variables.
     """
+    if prepared.options.optimizer == "keep":
+        raise UsageError("a graph pruned to its outputs needs nothing of an optimizer")
+    _settle_batch_norm(prepared)
     plan = plan_values(prepared) if variable_nodes(prepared.graph) else Plan()
     matches = list(plan.matches.values())
     saved = [SavedVariable(match.variable, match.key, match.part) for match in matches]
@@ -326,6 +330,38 @@ def with_state(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
         assets=_assets(prepared, added.graph), object_graph=None,
     )  # fmt: skip
     return model, {match.key: match.whole for match in matches}
+
+
+def with_current_saver(model: Model, *, path: str) -> tuple[Model, list[str]]:
+    """Give a whole graph a new Saver where its own reads nothing but V1 checkpoints, which are no longer written.
+
+    Args:
+        model: The model, with its values.
+        path: Where the values come from, for errors.
+
+    Returns:
+        The model, and what was done as notes.
+
+    Raises:
+        RestoreError: Values do not fit their variables.
+    """
+    if model.saver is None:
+        return model, []
+    index = GraphIndex(model.graph.nodes)
+    restoring = index.reach([TensorName.parse(model.saver.restore_op).node])
+    if not any(index.nodes[name].op in V1_RESTORE_OPS for name in restoring):
+        return model, []
+    plan = plan_restore(
+        model.graph, graph_variables(model.graph.nodes, model.declared), model.values, declared=model.declared,
+        restore_op=model.saver.restore_op, path=path,
+    )  # fmt: skip
+    plan.require_complete(allow_missing=["*"])  # what the checkpoint never held, the old Saver did not restore either
+    saved = [SavedVariable(match.variable, match.key, match.part) for match in plan.matches.values()]
+    if not saved:
+        return model, []
+    added = add_saver(model.graph, saved)
+    note = "its Saver reads V1 checkpoints alone; a new one reads the checkpoint that was written"
+    return replace(model, graph=added.graph, saver=added.saver), [note, *plan.notes]
 
 
 def _signatures(prepared: Prepared) -> dict[str, Signature]:

@@ -77,5 +77,13 @@ class Options:
             raise UsageError("a signature says what the outputs are; give --signature or --outputs, not both")
         if self.inputs and not self.outputs:
             raise UsageError("--inputs without --outputs: say which tensors to compute from them")
+        given = [name for name in ("signature", "inputs", "outputs", "set") if getattr(self, name)]
+        given += ["batch_norm"] if self.batch_norm != "keep" else []
+        if given and self.to in WEIGHT_FORMATS:
+            raise UsageError(
+                f"{', '.join(given)} choose or change a part of a graph, and {self.to} holds weights alone"
+            )
+        if self.optimizer == "keep" and self.to in GRAPH_FORMATS and self.to != "meta-graph":
+            raise UsageError(f"a {self.to} is pruned to its outputs, which need nothing of an optimizer")
         if self.dtype and self.to not in ("safetensors", "npz", "checkpoint"):
             raise UsageError(f"--dtype casts weights formats (safetensors, npz, checkpoint), not {self.to}")

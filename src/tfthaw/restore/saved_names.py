@@ -18,6 +18,9 @@ from tfthaw.ir.variables import VARIABLE_OPS
 
 _ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
 _RESTORE_OPS = frozenset({"RestoreV2", "RestoreSlice", "Restore"})
+V1_RESTORE_OPS = frozenset({"Restore", "RestoreSlice"})
+"""Ops that read V1 checkpoints and no others."""
+
 _PASS_THROUGH = frozenset({"Identity", "Reshape", "Cast"})
 
 
