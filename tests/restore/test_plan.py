@@ -199,3 +199,10 @@ def test_a_variable_with_two_initial_values_has_none():
     )
 
     assert initial_values(index, ["init"]) == {}
+
+
+def test_a_map_that_names_what_is_not_there_is_no_second_guess():
+    found = plan([variable("a", [2])], tensors(a=[2]), renames={"b": "a"})
+
+    assert found.matches == {}
+    assert found.mismatched == ["map: a shall take 'b', which the checkpoint does not have"]

@@ -111,6 +111,10 @@ def plan_restore(
                 f"a map may say which key holds the value itself"
             )
             continue
+        wanted = given.get(variable.name) or given.get(variable.node)
+        if wanted is not None and wanted not in values:
+            plan.mismatched.append(f"map: {variable.name} shall take {wanted!r}, which the checkpoint does not have")
+            continue
         match = _match(variable, values, said, (declared or {}).get(variable.node), given)
         if match is None:
             plan.missing.append(variable.name)
