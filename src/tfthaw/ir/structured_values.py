@@ -1,4 +1,6 @@
-"""Structured values: nested Python values and type specs, as functions of TensorFlow 2 describe what they take and give.
+"""Structured values: nested Python values and type specs.
+
+Functions of TensorFlow 2 describe with them what they take and give.
 
 A structured value is one of
 
