@@ -6,6 +6,7 @@ import pytest
 from graphs import FLOAT, Unchanged, by_name, constant, graph, handle, node, ops, placeholder, read, variable
 from tfthaw.dtypes import DType
 from tfthaw.errors import UnsupportedError
+from tfthaw.ir.arguments import Argument
 from tfthaw.ir.attrs import FunctionName
 from tfthaw.ir.functions import Function
 from tfthaw.passes.freeze import freeze
@@ -93,7 +94,7 @@ def test_references_to_old_tables_stay():
 def test_variables_that_go_into_functions_are_refused():
     call = node("call", "PartitionedCall", "w", "v", T=None, f=FunctionName("double"))
     whole = graph(handle("w"), handle("v"), call)
-    whole.functions.append(Function("double", ["a", "b"]))
+    whole.functions.append(Function("double", [Argument("a", DType.float32), Argument("b", DType.float32)]))
 
     with pytest.raises(UnsupportedError, match="go into functions") as caught:
         freeze(whole, {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tfthaw.ir.arguments import Argument
 from tfthaw.ir.attrs import Attr
 from tfthaw.ir.nodes import Node
 
@@ -20,23 +21,39 @@ class Function:
 
     Attributes:
         name: Its name in the library.
-        inputs: The names of its arguments, in order.
-        outputs: The names of its results, in order.
+        arguments: What it takes.
+        results: What it gives.
         nodes: Its body.
         returns: result name -> the input spelling of the tensor that is returned.
+        control_returns: control output -> the node that has run when the call has.
         attrs: Attrs of the function itself.
-        signature: Everything else that the signature says (types of arguments and results, statefulness), as bytes.
+        argument_attrs: position of an argument -> its attrs.
+        is_stateful: Whether calling it has side effects, so that a call nobody waits for still matters.
+        signature: Everything else that the signature says (attrs that callers give, descriptions), as bytes.
         opaque: Everything else that the function carries, as bytes.
     """
 
     name: str
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
+    arguments: list[Argument] = field(default_factory=list)
+    results: list[Argument] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     returns: dict[str, str] = field(default_factory=dict)
+    control_returns: dict[str, str] = field(default_factory=dict)
     attrs: Mapping[str, Attr] = field(default_factory=dict)
+    argument_attrs: dict[int, Mapping[str, Attr]] = field(default_factory=dict)
+    is_stateful: bool = False
     signature: bytes = b""
     opaque: bytes = b""
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of its arguments, in order."""
+        return [argument.name for argument in self.arguments]
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of its results, in order."""
+        return [result.name for result in self.results]
 
 
 @dataclass(slots=True)

@@ -32,30 +32,10 @@ from pathlib import Path
 from typing import Any
 
 from tfthaw.dtypes import DType
+from tfthaw.ir.arguments import Argument
 from tfthaw.ir.attrs import Attr, AttrList, FunctionName, OpaqueAttr, Shape
 
 _GZIP = 31  # zlib's window bits for a gzip header; the gzip module would cost a millisecond to import
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """An input or output of an op: one tensor or several.
-
-    Attributes:
-        name: Its name.
-        dtype: Its element type, where the op fixes it.
-        type_attr: The attr that says its element type.
-        number_attr: The attr that says how many tensors it is; without one, and without `type_list_attr`, it is one.
-        type_list_attr: The attr that lists the element types of its tensors, one each.
-        is_ref: Whether it is a reference to a v1 variable, rather than a value.
-    """
-
-    name: str
-    dtype: DType | None = None
-    type_attr: str | None = None
-    number_attr: str | None = None
-    type_list_attr: str | None = None
-    is_ref: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfthaw.dtypes import DType
+from tfthaw.ir.arguments import Argument
 from tfthaw.ir.attrs import AttrList
 from tfthaw.ir.nodes import Node
-from tfthaw.ir.op_history import Argument, op_history
+from tfthaw.ir.op_history import op_history
 
 
 def output_dtype(node: Node, output: int) -> DType | None:

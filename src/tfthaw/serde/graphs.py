@@ -9,12 +9,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from tfthaw import proto
+from tfthaw.dtypes import DType
 from tfthaw.formats.wire import Contents
+from tfthaw.ir.arguments import Argument
 from tfthaw.ir.functions import Function, Gradient
 from tfthaw.ir.graph import Graph, Versions
 from tfthaw.ir.nodes import Node
 from tfthaw.serde.attrs import AttrReader, attrs_to_proto, has_unknown_inside, rest_of
 from tfthaw.serde.tensors import Payloads
+
+_ARGUMENT_FIELDS = {"name", "type", "type_attr", "number_attr", "type_list_attr", "is_ref"}
 
 
 def graph_from_proto(message: Any, payloads: Payloads | None = None) -> Graph:
@@ -100,30 +104,79 @@ def _versions(message: Any) -> Versions:
 
 def _function(message: Any, reader: AttrReader) -> Function:
     signature = message.signature
+    controls = list(signature.control_output)
+    # what the signature does not list, TensorFlow does not wait for; a contradiction is kept as it is
+    agree = ("control_output", "control_ret") if sorted(controls) == sorted(message.control_ret) else ()
+    known = not (reader.careful and any(proto.has_unknown_fields(item) for item in message.arg_attr.values()))
+    places = sorted(message.arg_attr) if known else ()
     return Function(
         name=signature.name,
-        inputs=[argument.name for argument in signature.input_arg],
-        outputs=[argument.name for argument in signature.output_arg],
+        arguments=[_argument(argument) for argument in signature.input_arg],
+        results=[_argument(result) for result in signature.output_arg],
         nodes=_nodes(message.node_def, reader),
         returns={name: message.ret[name] for name in sorted(message.ret)},
+        control_returns={name: message.control_ret[name] for name in controls} if agree else {},
         attrs=reader.read_all(message.attr),
-        signature=proto.serialize(signature),
+        argument_attrs={place: reader.read_all(message.arg_attr[place].attr) for place in places},
+        is_stateful=signature.is_stateful,
+        signature=rest_of(signature, "name", "input_arg", "output_arg", "is_stateful", *agree[:1]),
         # an empty signature can only be told from none by what is opaque
-        opaque=rest_of(message, "node_def", "ret", "attr", *(("signature",) if signature.ByteSize() else ())),
+        opaque=rest_of(message, "node_def", "ret", "attr", *agree[1:], *(("arg_attr",) if known else ()),
+                       *(("signature",) if signature.ByteSize() else ())),
+    )  # fmt: skip
+
+
+def _argument(message: Any) -> Argument:
+    rest = {field.name for field, _ in message.ListFields()} - _ARGUMENT_FIELDS
+    return Argument(
+        message.name,
+        DType(message.type) if message.type else None,
+        message.type_attr or None,
+        message.number_attr or None,
+        message.type_list_attr or None,
+        message.is_ref,
+        rest_of(message, *_ARGUMENT_FIELDS) if rest or proto.has_unknown_fields(message) else b"",
     )
+
+
+def _argument_to_proto(argument: Argument, target: Any) -> None:
+    if argument.opaque:
+        target.MergeFromString(argument.opaque)
+    target.name = argument.name
+    if argument.dtype is not None:
+        target.type = int(argument.dtype)
+    target.type_attr = argument.type_attr or ""
+    target.number_attr = argument.number_attr or ""
+    target.type_list_attr = argument.type_list_attr or ""
+    target.is_ref = argument.is_ref
 
 
 def _function_to_proto(function: Function, target: Any, contents: Contents) -> None:
     target.MergeFromString(function.opaque)
-    if function.name or function.signature:
-        target.signature.SetInParent()
-        target.signature.MergeFromString(function.signature)
-        target.signature.name = function.name
+    if any((function.name, function.signature, function.arguments, function.results, function.is_stateful,
+            function.control_returns)):  # fmt: skip
+        _signature_to_proto(function, target.signature)
     for node in function.nodes:
         _node_to_proto(node, target.node_def.add(), contents)
     for name, text in function.returns.items():
         target.ret[name] = text
+    for name, node_name in function.control_returns.items():
+        target.control_ret[name] = node_name
     attrs_to_proto(function.attrs, target.attr, contents)
+    for place, attrs in function.argument_attrs.items():
+        target.arg_attr[place].SetInParent()
+        attrs_to_proto(attrs, target.arg_attr[place].attr, contents)
+
+
+def _signature_to_proto(function: Function, target: Any) -> None:
+    target.SetInParent()
+    target.MergeFromString(function.signature)
+    target.name = function.name
+    target.is_stateful = function.is_stateful
+    for arguments, stored in ((function.arguments, target.input_arg), (function.results, target.output_arg)):
+        for argument in arguments:
+            _argument_to_proto(argument, stored.add())
+    target.control_output.extend(function.control_returns)
 
 
 def _gradient(message: Any) -> Gradient:

@@ -225,6 +225,8 @@ def _function_changes(one: Function, other: Function, here: Naming, there: Namin
     )  # fmt: skip
     if x != y:
         what["returns"] = (_text(str(one.returns)), _text(str(other.returns)))
+    if one.control_returns != other.control_returns:
+        what["control returns"] = (_text(str(one.control_returns)), _text(str(other.control_returns)))
     for name in sorted(one.attrs.keys() | other.attrs.keys()):
         left, right = one.attrs.get(name), other.attrs.get(name)
         if left is None or right is None or not _is_same(left, right, here, there):
@@ -242,11 +244,10 @@ def _function_changes(one: Function, other: Function, here: Naming, there: Namin
     return what
 
 
-def _outside(function: Function) -> bytes:
+def _outside(function: Function) -> tuple[object, ...]:
     """Return what a function's signature says, without its name."""
-    message = proto.parse(proto.OpDef, function.signature, where=f"function {function.name}")
-    message.name = ""
-    return proto.serialize(message)
+    arguments, results = tuple(function.arguments), tuple(function.results)
+    return arguments, results, tuple(function.control_returns), function.is_stateful, function.signature
 
 
 def _arguments(function: Function) -> str:
@@ -283,7 +284,7 @@ def _stem(name: str) -> str:
 
 def _body(function: Function) -> bytes:
     """Return a digest of all that a function does, blind to the trace numbers of the functions that it calls."""
-    digest = hashlib.blake2b(_outside(function))
+    digest = hashlib.blake2b(repr(_outside(function)).encode())
     for node in function.nodes:
         attrs = sorted((name, _canonical(value, _stem)) for name, value in node.attrs.items())
         digest.update(repr((node.name, _stem(node.op), node.inputs, node.device, attrs)).encode())
