@@ -6,16 +6,17 @@ Source: graph.proto, node_def.proto and function.proto of TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from tfthaw import proto
-from tfthaw.dtypes import DType
 from tfthaw.formats.wire import Contents
 from tfthaw.ir.arguments import Argument
 from tfthaw.ir.functions import Function, Gradient
 from tfthaw.ir.graph import Graph, Versions
 from tfthaw.ir.nodes import Node
 from tfthaw.serde.attrs import AttrReader, attrs_to_proto, has_unknown_inside, rest_of
+from tfthaw.serde.described_ops import argument
 from tfthaw.serde.tensors import Payloads
 
 _ARGUMENT_FIELDS = {"name", "type", "type_attr", "number_attr", "type_list_attr", "is_ref"}
@@ -127,16 +128,10 @@ def _function(message: Any, reader: AttrReader) -> Function:
 
 
 def _argument(message: Any) -> Argument:
-    rest = {field.name for field, _ in message.ListFields()} - _ARGUMENT_FIELDS
-    return Argument(
-        message.name,
-        DType(message.type) if message.type else None,
-        message.type_attr or None,
-        message.number_attr or None,
-        message.type_list_attr or None,
-        message.is_ref,
-        rest_of(message, *_ARGUMENT_FIELDS) if rest or proto.has_unknown_fields(message) else b"",
-    )
+    found = argument(message)
+    if proto.has_unknown_fields(message) or {field.name for field, _ in message.ListFields()} - _ARGUMENT_FIELDS:
+        return replace(found, opaque=rest_of(message, *_ARGUMENT_FIELDS))
+    return found
 
 
 def _argument_to_proto(argument: Argument, target: Any) -> None:
