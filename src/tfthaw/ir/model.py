@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfthaw.ir.graph import Graph
+from tfthaw.ir.object_graph import ObjectGraph
 from tfthaw.ir.signatures import Signature
 from tfthaw.ir.variables import VariableDeclaration
 from tfthaw.tensors import Tensor
@@ -99,7 +100,7 @@ class Model:
         tags: The tag set.
         producer: Who wrote it.
         declared: What the variable collections say, by node name; None where there are none.
-        object_graph: The object graph of TensorFlow 2 as bytes, or None.
+        object_graph: The objects of TensorFlow 2, or None.
         values: The tensors of its checkpoint by key; empty where there is none.
         opaque: Everything else of the MetaGraph (stripped op list, unknown fields); None where the graph came alone.
         payloads: Big values that opaque bytes anywhere in the model only stand for, by token.
@@ -114,7 +115,7 @@ class Model:
     tags: tuple[str, ...] = ()
     producer: Producer = field(default_factory=Producer)
     declared: dict[str, VariableDeclaration] | None = None
-    object_graph: bytes | None = None
+    object_graph: ObjectGraph | None = None
     values: Mapping[str, Tensor] = field(default_factory=dict)
     opaque: bytes | None = None
     payloads: Mapping[bytes, object] = field(default_factory=dict)

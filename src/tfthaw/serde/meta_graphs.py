@@ -17,6 +17,7 @@ from tfthaw.ir.signatures import Signature, SignatureTensor
 from tfthaw.ir.variables import VariableDeclaration
 from tfthaw.serde.attrs import rest_of, shape_from_proto, shape_to_proto
 from tfthaw.serde.graphs import graph_from_proto, graph_to_proto
+from tfthaw.serde.object_graphs import object_graph_from_proto, object_graph_to_proto
 from tfthaw.serde.tensors import Payloads
 
 _MODELLED = ("saver_def", "collection_def", "signature_def", "asset_file_def", "object_graph_def")
@@ -55,7 +56,7 @@ def model_from_proto(message: Any, payloads: Payloads | None = None) -> Model:
     model.assets = [_asset(item) for item in message.asset_file_def]
     model.declared = _declarations(model.collections)
     if message.HasField("object_graph_def"):
-        model.object_graph = proto.serialize(message.object_graph_def)
+        model.object_graph = object_graph_from_proto(message.object_graph_def, payloads)
     # a graph that is there and empty is no graph either, and only the opaque rest can tell it from none
     is_empty = message.HasField("graph_def") and message.graph_def.ByteSize() == 0
     model.opaque = rest_of(message, *_MODELLED, *(() if is_empty else ("graph_def",)))
@@ -98,8 +99,7 @@ def model_to_proto(model: Model, contents: Contents, target: Any = None) -> Any:
             entry.tensor_info.name = asset.tensor
         entry.filename = asset.filename
     if model.object_graph is not None:
-        message.object_graph_def.SetInParent()
-        message.object_graph_def.MergeFromString(model.object_graph)
+        object_graph_to_proto(model.object_graph, contents, message.object_graph_def)
     return message
 
 

@@ -1,16 +1,15 @@
-"""SavedObjectGraph and TrackableObjectGraph <-> object graphs.
+"""SavedObjectGraph <-> object graphs of SavedModels.
 
 A graph of many objects is read object by object, when they are asked for; one that nobody looks at goes from message
 to message untouched.
 
-Source: saved_object_graph.proto and trackable_object_graph.proto of TensorFlow.
+Source: saved_object_graph.proto of TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import Any, Generic, TypeVar, overload
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from tfthaw import proto
 from tfthaw.dtypes import DType
@@ -19,7 +18,6 @@ from tfthaw.ir.graph import Versions
 from tfthaw.ir.object_graph import (
     AssetObject,
     CapturedTensorObject,
-    Child,
     ConcreteFunction,
     ConcreteFunctionObject,
     ConstantObject,
@@ -27,23 +25,17 @@ from tfthaw.ir.object_graph import (
     FunctionSpec,
     ObjectGraph,
     ObjectKind,
-    RegisteredSaver,
     ResourceObject,
     SaveableObject,
     SavedObject,
-    SerializedTensor,
-    SlotVariable,
-    TrackableObject,
-    TrackableObjectGraph,
     UserObject,
     VariableObject,
 )
 from tfthaw.ir.structured_values import Absent, StructuredValue
-from tfthaw.serde.attrs import has_unknown_inside, rest_of, shape_from_proto, shape_to_proto
+from tfthaw.serde.attrs import rest_of, shape_from_proto, shape_to_proto
+from tfthaw.serde.object_parts import MessageObjects, PartsReader, children_to_proto, slots_to_proto
 from tfthaw.serde.structured_values import structured_value_from_proto, structured_value_to_proto
 from tfthaw.serde.tensors import Payloads
-
-_Item = TypeVar("_Item")
 
 
 def object_graph_from_proto(message: Any, payloads: Payloads | None = None) -> ObjectGraph:
@@ -88,63 +80,6 @@ def object_graph_to_proto(graph: ObjectGraph, contents: Contents | None = None, 
     return message
 
 
-def trackable_object_graph_from_proto(message: Any) -> TrackableObjectGraph:
-    """Return the object graph of a TrackableObjectGraph, which must not be changed while the graph is in use."""
-    reader = _Reader(message, {})
-    opaque = rest_of(message, "nodes") if proto.has_unknown_fields(message) else b""
-    return TrackableObjectGraph(MessageObjects(message.nodes, reader.trackable_object, {}), opaque)
-
-
-def trackable_object_graph_to_proto(graph: TrackableObjectGraph, target: Any = None) -> Any:
-    """Return the TrackableObjectGraph of an object graph.
-
-    Args:
-        graph: The object graph.
-        target: An empty TrackableObjectGraph to fill, or None for a new one.
-    """
-    message = proto.TrackableObjectGraph() if target is None else target
-    message.MergeFromString(graph.opaque)
-    if isinstance(graph.nodes, MessageObjects):
-        message.nodes.MergeFrom(graph.nodes.messages)
-        return message
-    for item in graph.nodes:
-        _trackable_object_to_proto(item, message.nodes.add())
-    return message
-
-
-class MessageObjects(Sequence[_Item], Generic[_Item]):
-    """The objects of a graph as their messages have them, each read when it is asked for.
-
-    Attributes:
-        messages: The messages; they must not be changed.
-        payloads: The bytes that tokens in them stand for.
-    """
-
-    __slots__ = ("_found", "_read", "messages", "payloads")
-
-    def __init__(self, messages: Any, read: Callable[[Any], _Item], payloads: Payloads) -> None:
-        self.messages = messages
-        self.payloads = payloads
-        self._read = read
-        self._found: dict[int, _Item] = {}
-
-    @overload
-    def __getitem__(self, position: int) -> _Item: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[_Item]: ...
-    def __getitem__(self, position: int | slice) -> _Item | list[_Item]:
-        if isinstance(position, slice):
-            return [self[each] for each in range(*position.indices(len(self)))]
-        place = range(len(self.messages))[position]  # counts negative positions from the end, and refuses others
-        item = self._found.get(place)
-        if item is None:
-            item = self._found[place] = self._read(self.messages[place])
-        return item
-
-    def __len__(self) -> int:
-        return len(self.messages)
-
-
 class MessageFunctions(Mapping[str, ConcreteFunction]):
     """The concrete functions of an object graph as their messages have them, each read when it is asked for.
 
@@ -182,63 +117,27 @@ class MessageFunctions(Mapping[str, ConcreteFunction]):
         return len(self.messages)
 
 
-class _Reader:
-    """Reads the parts of one object graph.
-
-    Args:
-        message: The whole graph.
-        payloads: The bytes that were left in the file.
-    """
-
-    def __init__(self, message: Any, payloads: Payloads) -> None:
-        self._message = message
-        self.payloads = payloads
-
-    @cached_property
-    def careful(self) -> bool:
-        """Whether the graph has unknown fields anywhere; if not, nothing needs to look for them."""
-        return has_unknown_inside(self._message)
+class _Reader(PartsReader):
+    """Reads the objects and functions of a SavedObjectGraph."""
 
     def saved_object(self, message: Any) -> SavedObject:
         """Return the object of a SavedObject."""
         kind = message.WhichOneof("kind")
         return SavedObject(
             kind=None if kind is None else _KINDS[kind][0](self, getattr(message, kind)),
-            children=self._children(message.children),
-            dependencies=self._children(message.dependencies),
-            slot_variables=self._slots(message.slot_variables),
+            children=self.children(message.children),
+            dependencies=self.children(message.dependencies),
+            slot_variables=self.slots(message.slot_variables),
             saveable_objects=self._saveables(message.saveable_objects),
             registered_name=message.registered_name,
             registered_saver=message.registered_saver,
             serialized_user_proto=(
                 proto.serialize(message.serialized_user_proto) if message.HasField("serialized_user_proto") else None
             ),
-            opaque=self._rest(
+            opaque=self.rest(
                 message, "children", "dependencies", "slot_variables", "saveable_objects", "registered_name",
                 "registered_saver", "serialized_user_proto", *((kind,) if kind else ()),
             ),
-        )  # fmt: skip
-
-    def trackable_object(self, message: Any) -> TrackableObject:
-        """Return the object of a TrackableObject."""
-        saver = message.registered_saver if message.HasField("registered_saver") else None
-        flag = message.has_checkpoint_values if message.HasField("has_checkpoint_values") else None
-        modelled = ["children", "attributes", "slot_variables", "registered_saver"]
-        if flag is not None and not (self.careful and proto.has_unknown_fields(flag)):
-            modelled.append("has_checkpoint_values")
-        return TrackableObject(
-            children=self._children(message.children),
-            attributes=[
-                SerializedTensor(item.name, item.full_name, item.checkpoint_key,
-                                 self._rest(item, "name", "full_name", "checkpoint_key"))
-                for item in message.attributes
-            ],
-            slot_variables=self._slots(message.slot_variables),
-            registered_saver=None if saver is None else RegisteredSaver(
-                saver.name, saver.object_name, self._rest(saver, "name", "object_name")
-            ),
-            has_checkpoint_values=None if flag is None else flag.value,
-            opaque=self._rest(message, *modelled),
         )  # fmt: skip
 
     def concrete_function(self, message: Any) -> ConcreteFunction:
@@ -247,7 +146,7 @@ class _Reader:
             bound_inputs=list(message.bound_inputs),
             canonicalized_input_signature=self._value(message, "canonicalized_input_signature"),
             output_signature=self._value(message, "output_signature"),
-            opaque=self._rest(message, "bound_inputs", "canonicalized_input_signature", "output_signature"),
+            opaque=self.rest(message, "bound_inputs", "canonicalized_input_signature", "output_signature"),
         )
 
     def user(self, message: Any) -> UserObject:
@@ -255,21 +154,21 @@ class _Reader:
         versions = None
         if message.HasField("version"):
             stored = message.version
-            opaque = self._rest(stored, "producer", "min_consumer", "bad_consumers")
+            opaque = self.rest(stored, "producer", "min_consumer", "bad_consumers")
             versions = Versions(stored.producer, stored.min_consumer, tuple(stored.bad_consumers), opaque)
         return UserObject(
-            message.identifier, versions, message.metadata, self._rest(message, "identifier", "version", "metadata")
+            message.identifier, versions, message.metadata, self.rest(message, "identifier", "version", "metadata")
         )
 
     def asset(self, message: Any) -> AssetObject:
         """Return the kind of a SavedAsset."""
-        return AssetObject(message.asset_file_def_index, self._rest(message, "asset_file_def_index"))
+        return AssetObject(message.asset_file_def_index, self.rest(message, "asset_file_def_index"))
 
     def function(self, message: Any) -> FunctionObject:
         """Return the kind of a SavedFunction."""
         return FunctionObject(
             list(message.concrete_functions), self._spec(message),
-            self._rest(message, "concrete_functions", "function_spec"),
+            self.rest(message, "concrete_functions", "function_spec"),
         )  # fmt: skip
 
     def variable(self, message: Any) -> VariableObject:
@@ -283,7 +182,7 @@ class _Reader:
             synchronization=message.synchronization,
             aggregation=message.aggregation,
             components=[self.variable(item) for item in message.experimental_distributed_variable_components],
-            opaque=self._rest(
+            opaque=self.rest(
                 message, "dtype", "shape", "trainable", "name", "device", "synchronization", "aggregation",
                 "experimental_distributed_variable_components",
             ),
@@ -296,47 +195,30 @@ class _Reader:
             list(message.argument_keywords),
             message.allowed_positional_arguments,
             self._spec(message),
-            self._rest(
+            self.rest(
                 message, "concrete_function_name", "argument_keywords", "allowed_positional_arguments", "function_spec"
             ),
         )
 
     def constant(self, message: Any) -> ConstantObject:
         """Return the kind of a SavedConstant."""
-        return ConstantObject(message.operation, self._rest(message, "operation"))
+        return ConstantObject(message.operation, self.rest(message, "operation"))
 
     def resource(self, message: Any) -> ResourceObject:
         """Return the kind of a SavedResource."""
-        return ResourceObject(message.device, self._rest(message, "device"))
+        return ResourceObject(message.device, self.rest(message, "device"))
 
     def captured_tensor(self, message: Any) -> CapturedTensorObject:
         """Return the kind of a CapturedTensor."""
         return CapturedTensorObject(
-            message.name, message.concrete_function, self._rest(message, "name", "concrete_function")
+            message.name, message.concrete_function, self.rest(message, "name", "concrete_function")
         )
-
-    def _rest(self, message: Any, *fields: str) -> bytes:
-        return rest_of(message, *fields) if self.careful else b""
-
-    def _children(self, messages: Iterable[Any]) -> list[Child]:
-        if not self.careful:
-            return [Child(item.node_id, item.local_name) for item in messages]
-        return [Child(item.node_id, item.local_name, rest_of(item, "node_id", "local_name")) for item in messages]
-
-    def _slots(self, messages: Iterable[Any]) -> list[SlotVariable]:
-        return [
-            SlotVariable(
-                item.original_variable_node_id, item.slot_name, item.slot_variable_node_id,
-                self._rest(item, "original_variable_node_id", "slot_name", "slot_variable_node_id"),
-            )
-            for item in messages
-        ]  # fmt: skip
 
     def _saveables(self, messages: Any) -> dict[str, SaveableObject]:
         found = {}
         for name in sorted(messages):
             item = messages[name]
-            rest = self._rest(item, "save_function", "restore_function")
+            rest = self.rest(item, "save_function", "restore_function")
             found[name] = SaveableObject(item.save_function, item.restore_function, rest)
         return found
 
@@ -349,7 +231,7 @@ class _Reader:
             spec.is_method,
             self._value(spec, "input_signature"),
             spec.jit_compile,
-            self._rest(spec, "fullargspec", "is_method", "input_signature", "jit_compile"),
+            self.rest(spec, "fullargspec", "is_method", "input_signature", "jit_compile"),
         )
 
     def _value(self, message: Any, field: str) -> StructuredValue | Absent:
@@ -366,9 +248,9 @@ def _saved_object_to_proto(item: SavedObject, target: Any, contents: Contents) -
         kind.SetInParent()
         kind.MergeFromString(item.kind.opaque)
         write(item.kind, kind, contents)
-    _children_to_proto(item.children, target.children)
-    _children_to_proto(item.dependencies, target.dependencies)
-    _slots_to_proto(item.slot_variables, target.slot_variables)
+    children_to_proto(item.children, target.children)
+    children_to_proto(item.dependencies, target.dependencies)
+    slots_to_proto(item.slot_variables, target.slot_variables)
     for name, saveable in item.saveable_objects.items():
         entry = target.saveable_objects[name]
         entry.SetInParent()
@@ -379,40 +261,6 @@ def _saved_object_to_proto(item: SavedObject, target: Any, contents: Contents) -
     if item.serialized_user_proto is not None:
         target.serialized_user_proto.SetInParent()
         target.serialized_user_proto.MergeFromString(item.serialized_user_proto)
-
-
-def _trackable_object_to_proto(item: TrackableObject, target: Any) -> None:
-    target.MergeFromString(item.opaque)
-    _children_to_proto(item.children, target.children)
-    _slots_to_proto(item.slot_variables, target.slot_variables)
-    for attribute in item.attributes:
-        entry = target.attributes.add()
-        entry.MergeFromString(attribute.opaque)
-        entry.name, entry.full_name = attribute.name, attribute.full_name
-        entry.checkpoint_key = attribute.checkpoint_key
-    if item.registered_saver is not None:
-        saver = target.registered_saver
-        saver.SetInParent()
-        saver.MergeFromString(item.registered_saver.opaque)
-        saver.name, saver.object_name = item.registered_saver.name, item.registered_saver.object_name
-    if item.has_checkpoint_values is not None:
-        target.has_checkpoint_values.SetInParent()
-        target.has_checkpoint_values.value = item.has_checkpoint_values
-
-
-def _children_to_proto(children: Iterable[Child], target: Any) -> None:
-    for child in children:
-        entry = target.add(node_id=child.node, local_name=child.name)
-        if child.opaque:
-            entry.MergeFromString(child.opaque)
-
-
-def _slots_to_proto(slots: Iterable[SlotVariable], target: Any) -> None:
-    for slot in slots:
-        entry = target.add(
-            original_variable_node_id=slot.original, slot_name=slot.slot, slot_variable_node_id=slot.variable
-        )
-        entry.MergeFromString(slot.opaque)
 
 
 def _concrete_function_to_proto(function: ConcreteFunction, target: Any, contents: Contents) -> None:
