@@ -278,15 +278,4 @@ def _graph_obstacle(artifact: Artifact, model: Model | None, name: str) -> tuple
     has_variables = any(node.op in VARIABLE_OPS for node in model.graph.walk())
     if has_variables and not artifact.variables:
         return "the values of its variables", "add --checkpoint with the checkpoint that belongs to it"
-    if has_variables and _functions_take_variables(model.graph):
-        return "a conversion of variables that library functions take", "its weights can be taken (checkpoint, npz)"
     return None
-
-
-def _functions_take_variables(graph: Graph) -> bool:
-    if not graph.functions:
-        return False
-    from tfthaw.passes.carriers import find_carriers  # only graphs with functions need it
-
-    index = GraphIndex(graph.nodes)
-    return bool(find_carriers(index, set(index.nodes), [function.name for function in graph.functions]).calls)

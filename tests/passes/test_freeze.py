@@ -91,19 +91,27 @@ def test_references_to_old_tables_stay():
     assert (found["i"], found["e"]) == ("RefIdentity", "RefEnter")
 
 
-def test_variables_that_go_into_functions_are_refused():
-    call = node("call", "PartitionedCall", "w", "v", T=None, f=FunctionName("double"))
-    whole = graph(handle("w"), handle("v"), call)
-    whole.functions.append(Function("double", [Argument("a", DType.float32), Argument("b", DType.float32)]))
+def test_variables_that_go_where_they_cannot_be_followed_are_refused():
+    call = node("call", "RemoteCall", "target", "w", "v", T=None, f=FunctionName("double"))
+    whole = graph(constant("target", "/cpu:0"), handle("w"), handle("v"), call)
+    whole.functions.append(Function("double", [Argument("a", DType.resource), Argument("b", DType.resource)]))
 
-    with pytest.raises(UnsupportedError, match="go into functions") as caught:
+    with pytest.raises(UnsupportedError, match="go where") as caught:
         freeze(whole, {})
-    assert caught.value.problems == ("call (PartitionedCall) hands v, w to double",)
+    assert caught.value.problems == ("call (RemoteCall) hands v, w to double",)
 
 
-def test_one_of_several_variables_is_refused():
+def test_one_of_several_variables_of_one_type_is_one_of_their_values():
+    merge = node("m", "RefMerge", "w", "v", N=2)
+
+    found = frozen(variable("w"), variable("v"), merge, node("out", "Neg", "m"))
+
+    assert ops(found.graph) == {"w": "Const", "v": "Const", "m": "Merge", "out": "Neg"}
+
+
+def test_one_of_several_variables_of_different_types_is_refused():
     merge = node("m", "RefMerge", "w", "v", N=2)
 
     with pytest.raises(UnsupportedError) as caught:
-        freeze(graph(variable("w"), variable("v"), merge, node("out", "Neg", "m")), {})
+        freeze(graph(variable("w"), variable("v", dtype=DType.float64), merge, node("out", "Neg", "m")), {})
     assert caught.value.problems == ("m (RefMerge) may be any of v, w",)

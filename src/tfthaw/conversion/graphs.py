@@ -15,18 +15,21 @@ from tfthaw.conversion.selection import Selection, public_signatures, select
 from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
 from tfthaw.formats.vocabulary import read_lines
 from tfthaw.ir.attrs import Shape
+from tfthaw.ir.definitions import Definition, Definitions
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
-from tfthaw.ir.model import Asset, Collection, Model
+from tfthaw.ir.model import Asset, Collection, Model, Saver
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature
 from tfthaw.ir.types import output_dtype
 from tfthaw.ir.validation import require_consistent, require_unique_names
 from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, Variable, graph_variables
 from tfthaw.passes.add_saver import SavedVariable, WithSaver, add_saver
 from tfthaw.passes.batch_norm import training_mode_nodes, use_moving_averages
-from tfthaw.passes.carriers import find_carriers
 from tfthaw.passes.clear_devices import clear_devices
-from tfthaw.passes.freeze import freeze, refuse_unfrozen
-from tfthaw.passes.prune import PLACEHOLDER_OPS, prune, require_tensors
+from tfthaw.passes.freeze import freeze
+from tfthaw.passes.function_uses import FunctionUses
+from tfthaw.passes.idle_controls import drop_idle_controls
+from tfthaw.passes.inline_functions import inline_functions
+from tfthaw.passes.prune import PLACEHOLDER_OPS, prune, prune_library, require_tensors
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
 from tfthaw.passes.tables import fill_tables, fillers, refuse_mutable_tables
 from tfthaw.passes.transient import first_call
@@ -35,11 +38,13 @@ from tfthaw.passes.writes import drop_writes
 from tfthaw.restore.initial_values import initial_values
 from tfthaw.restore.plan import Match, Plan, choose_averages, plan_restore
 from tfthaw.restore.saved_names import V1_RESTORE_OPS
+from tfthaw.serde.described_ops import described_ops
 from tfthaw.serde.meta_graphs import variable_def
 from tfthaw.tensors import Array, Tensor
 from tfthaw.verify.inputs import InputSpec
 
 LOCAL_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "local_init_op", "table_initializer")
+_STANDS_ALONE = ("frozen-graph", "meta-graph")  # nothing runs an init op when these are loaded
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 
 
@@ -57,6 +62,7 @@ class Prepared:
         notes: What was guessed, skipped or defaulted.
         fed: Where each input is fed now.
         settings: Placeholders that are constants now, by tensor name, with their values.
+        described: Ops that the source describes itself.
     """
 
     model: Model
@@ -68,6 +74,12 @@ class Prepared:
     notes: list[str]
     fed: dict[TensorName, TensorName]
     settings: dict[str, Array] = field(default_factory=dict)
+    described: Mapping[str, Definition] = field(default_factory=dict)
+
+    @property
+    def definitions(self) -> Definitions:
+        """What the ops of the graph as it is now take and give."""
+        return Definitions(self.graph.functions, self.described)
 
     @property
     def graph(self) -> Graph:
@@ -100,6 +112,8 @@ def prepare(model: Model, options: Options, *, path: str) -> Prepared:
     every = options.to in ("saved-model", "meta-graph")
     selection = select(model, signature=options.signature, inputs=options.inputs, outputs=options.outputs, every=every)
     prepared = Prepared(model, model.graph, selection, values, path, options, [*model.notes, *notes], {})
+    if model.graph.functions:
+        prepared.described = described_ops(model.opaque or b"", model.payloads)
     if options.set:
         prepared.graph = set_placeholders(prepared.graph, options.set)
         names = {name.removesuffix(":0") for name in options.set}
@@ -129,6 +143,10 @@ def _take_what_is_needed(prepared: Prepared) -> None:
         if name not in index:
             raise NotFoundError.named("node", name, index.nodes, where="init op")
     require_unique_names(prepared.graph, index.reach([*reached, *keep]))
+    if prepared.graph.functions and to in _STANDS_ALONE:
+        wanted = _inline(prepared, wanted)
+        index = GraphIndex(prepared.graph.nodes)
+        reached = index.reach([name.node for name in wanted])
     if to == "saved-model":  # its loader runs the init op, which fills tables and sets local variables
         refuse_mutable_tables(index, reached)
     elif fillers(index, reached):
@@ -139,15 +157,31 @@ def _take_what_is_needed(prepared: Prepared) -> None:
         for name in feeds
         if name.node in index and (dtype := output_dtype(index.nodes[name.node], name.output)) is not None
     }
-    prepared.graph, prepared.fed = prune(prepared.graph, wanted, feeds, keep=keep, dtypes=dtypes)
+    prepared.graph, fed = prune(prepared.graph, wanted, feeds, keep=keep, dtypes=dtypes)
+    prepared.fed |= fed
     require_consistent(prepared.graph)  # only what is taken: the rest may be as broken as it likes
-    moved = {old: new for old, new in prepared.fed.items() if old != new}
-    for old, new in moved.items():
+    for old, new in fed.items():
+        if old == new:
+            continue
         prepared.notes.append(f"{old} was no placeholder; it is fed as {new} now")
     cleared = clear_devices(prepared.graph)
     prepared.graph = cleared.graph
     for device, count in cleared.devices.items():
         prepared.notes.append(f"{count} nodes asked for {device}; they no longer do")
+
+
+def _inline(prepared: Prepared, wanted: list[TensorName]) -> list[TensorName]:
+    """Inline what the outputs and the init ops call; return where the wanted tensors are now."""
+    init = init_ops(prepared.model)
+    index = GraphIndex(prepared.graph.nodes)
+    reached = index.reach([*(name.node for name in wanted), *init])
+    taken = [node for node in prepared.graph.nodes if node.name in reached]
+    graph = prune_library(prepared.graph.with_nodes(taken))
+    require_consistent(graph)
+    inlined = inline_functions(graph, prepared.definitions, keep=init)
+    prepared.graph = inlined.graph
+    prepared.fed |= inlined.moved
+    return [prepared.where(name) for name in wanted]
 
 
 def _fill_tables(prepared: Prepared, wanted: list[TensorName]) -> None:
@@ -211,7 +245,6 @@ def plan_values(prepared: Prepared) -> Plan:
     Variables that no checkpoint holds and that the model's own init op sets to a constant take that constant.
 
     Raises:
-        UnsupportedError: Functions of the library take variables.
         RestoreError: Variables have no value that fits; with all of them.
     """
     plan = _plan(prepared)
@@ -228,11 +261,9 @@ def plan_values(prepared: Prepared) -> Plan:
 def _plan(prepared: Prepared) -> Plan:
     """Plan without judging whether the plan is complete."""
     model = prepared.model
-    index = GraphIndex(prepared.graph.nodes)
-    library = [function.name for function in prepared.graph.functions]
-    refuse_unfrozen(index, find_carriers(index, set(index.nodes), library))
+    saving = saving_graph(model.saver, prepared.whole, prepared.described)
     plan = plan_restore(
-        prepared.whole, needed_variables(prepared), prepared.values, declared=model.declared,
+        saving, needed_variables(prepared), prepared.values, declared=model.declared,
         restore_op=model.saver.restore_op if model.saver else None, renames=prepared.options.map, path=prepared.path,
     )  # fmt: skip
     if not plan.missing:
@@ -245,6 +276,28 @@ def _plan(prepared: Prepared) -> Plan:
             value = constants[variable.node]
             plan.matches[variable.node] = Match(variable.node, variable.name, value, "initial", value)
     return plan
+
+
+def saving_graph(saver: Saver | None, whole: Graph, described: Mapping[str, Definition]) -> Graph:
+    """Return a graph whose restore nodes are in the open: where the Saver is a function, that is inlined.
+
+    Args:
+        saver: The Saver.
+        whole: The whole graph.
+        described: Ops that the source describes itself.
+    """
+    restore = TensorName.parse(saver.restore_op).node if saver is not None else ""
+    index = GraphIndex(whole.nodes)
+    if not whole.functions or restore not in index:
+        return whole
+    reached = index.reach([restore])
+    graph = prune_library(whole.with_nodes(node for node in whole.nodes if node.name in reached))
+    if not graph.functions:
+        return whole
+    require_consistent(graph)
+    inlined = inline_functions(graph, Definitions(graph.functions, described), keep=[restore]).graph
+    known = {node.name for node in inlined.nodes}
+    return whole.with_nodes([*inlined.nodes, *(node for node in whole.nodes if node.name not in known)])
 
 
 def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
@@ -262,11 +315,12 @@ def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
     _settle_batch_norm(prepared)
     if variable_nodes(prepared.graph):
         transient = [match.variable for match in _plan(prepared).matches.values() if match.reason == "initial"]
-        rewritten = first_call(prepared.graph, outputs, transient)
+        uses = FunctionUses(prepared.definitions)
+        rewritten = first_call(prepared.graph, outputs, transient, uses)
         prepared.graph = rewritten.graph
         for name in rewritten.rewritten:
             prepared.notes.append(f"{name} counts from what loading the model gives it; a frozen graph keeps no count")
-        dropped = drop_writes(prepared.graph, outputs)
+        dropped = drop_writes(prepared.graph, outputs, uses)
         prepared.graph = dropped.graph
         for name, variables in dropped.dropped.items():
             prepared.notes.append(f"dropped {name}, which writes {', '.join(variables)}; no output needs it")
@@ -275,7 +329,8 @@ def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
         prepared.notes.append("the graph holds no variables: it was frozen already")
     values = {node: match.tensor for node, match in plan.matches.items()} if plan else {}
     _require_values(prepared, values)
-    frozen = freeze(prepared.graph, values)
+    frozen = freeze(prepared.graph, values, FunctionUses(prepared.definitions))
+    frozen.graph = drop_idle_controls(frozen.graph, outputs)
     model = replace(prepared.model, graph=frozen.graph, saver=None, collections={}, signatures={}, object_graph=None)
     return model, {name: values[name] for name in frozen.constants}
 

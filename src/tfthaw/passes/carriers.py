@@ -1,15 +1,17 @@
 """Which tensors of a graph stand for a variable, and who uses them how.
 
 A variable reaches its users as a reference (v1) or as a resource handle, often through nodes that only hand it on:
-control flow of loops and conds, identities. This is analysis: it changes nothing.
+control flow of loops and conds, identities, functions. This is analysis: it changes nothing.
 
-Source: the op definitions of state_ops.cc, resource_variable_ops.cc and control_flow_ops.cc of TensorFlow.
+Source: the op definitions of state_ops.cc, resource_variable_ops.cc, control_flow_ops.cc and functional_ops.cc of
+TensorFlow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
@@ -30,6 +32,30 @@ REF_QUESTIONS = frozenset({"IsVariableInitialized"})
 _OUTPUTS = {"Switch": 2, "RefSwitch": 2}
 
 
+@dataclass(frozen=True, slots=True)
+class HandedIn:
+    """What becomes of a tensor that a node hands to functions.
+
+    Attributes:
+        reads: Whether one of them reads it, were it a variable.
+        writes: Whether one of them writes it.
+        outputs: The node's outputs that may be that very tensor.
+        problem: What stands in the way of telling, as a sentence, or None.
+    """
+
+    reads: bool = False
+    writes: bool = False
+    outputs: tuple[int, ...] = ()
+    problem: str | None = None
+
+
+class Functions(Protocol):
+    """The library, as far as variables go through it."""
+
+    def handed_in(self, node: Node, position: int) -> HandedIn | None:
+        """Return what becomes of a node's input; None for a node that hands nothing to functions."""
+
+
 @dataclass(slots=True)
 class Carriers:
     """Where the variables of a graph are.
@@ -39,7 +65,8 @@ class Carriers:
         through: Nodes that only hand a variable on -> that variable's node.
         reads: Nodes that read a variable -> the variables that they read.
         writes: Nodes that write a variable -> the variables that they write.
-        calls: Nodes that hand a variable to a function -> the variables.
+        calls: Nodes that hand a variable to a function of which nothing is known -> the variables.
+        problems: Of those nodes: why nothing is known.
         mixed: Nodes that may hand on one of several variables.
     """
 
@@ -49,23 +76,25 @@ class Carriers:
     writes: dict[str, set[str]] = field(default_factory=dict)
     calls: dict[str, set[str]] = field(default_factory=dict)
     mixed: dict[str, set[str]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
 
-def find_carriers(index: GraphIndex, within: set[str], functions: Iterable[str] = ()) -> Carriers:
+def find_carriers(
+    index: GraphIndex, within: set[str], functions: Functions | None = None, variables: Iterable[str] | None = None
+) -> Carriers:
     """Follow every variable of a graph to its users.
 
     Args:
         index: The graph.
         within: The nodes that count.
-        functions: The names of the library's functions.
+        functions: What is known of the library; without it every function is unknown.
+        variables: The nodes that are variables; None for all whose ops say so.
     """
     found = Carriers()
-    library = set(functions)
-    waiting: list[TensorName] = []
-    for name in within:
-        if index.nodes[name].op in REF_VARIABLE_OPS | HANDLE_OPS:
-            found.tensors[TensorName(name, 0)] = name
-            waiting.append(TensorName(name, 0))
+    if variables is None:
+        variables = [name for name in within if index.nodes[name].op in REF_VARIABLE_OPS | HANDLE_OPS]
+    waiting = [TensorName(name, 0) for name in variables]
+    found.tensors.update((tensor, tensor.node) for tensor in waiting)
     while waiting:
         tensor = waiting.pop()
         variable = found.tensors[tensor]
@@ -74,39 +103,60 @@ def find_carriers(index: GraphIndex, within: set[str], functions: Iterable[str] 
             if node.name not in within or TensorName.parse(node.inputs[position]) != tensor:
                 continue
             if node.op in (REF_PASS_THROUGH if is_ref else HANDLE_PASS_THROUGH) and not _is_predicate(node, position):
-                waiting += _hand_on(found, node, variable)
+                outputs = range(_OUTPUTS.get(node.op, 1))  # that of Merge is the index of the live input
+                waiting += _hand_on(found, node, variable, outputs)
+            elif is_ref:
+                # a function takes the value of a reference
+                uses = found.writes if takes_ref(node, position) and node.op not in REF_QUESTIONS else found.reads
+                uses.setdefault(node.name, set()).add(variable)
             else:
-                _use(found, node, position, variable, is_ref=is_ref, library=library)
+                waiting += _use_handle(found, node, position, variable, functions)
     return found
+
+
+def _use_handle(
+    found: Carriers, node: Node, position: int, variable: str, functions: Functions | None
+) -> list[TensorName]:
+    """Note how a node uses a handle; return the tensors that are the handle as well and were not known."""
+    handed = functions.handed_in(node, position) if functions is not None else None
+    if handed is None:
+        if node.called():
+            found.calls.setdefault(node.name, set()).add(variable)
+        else:
+            uses = found.reads if node.op in HANDLE_READS else found.writes
+            uses.setdefault(node.name, set()).add(variable)
+        return []
+    if handed.problem is not None:
+        found.calls.setdefault(node.name, set()).add(variable)
+        found.problems[node.name] = handed.problem
+        return []
+    if handed.writes:
+        found.writes.setdefault(node.name, set()).add(variable)
+    if handed.reads or not handed.writes:
+        found.reads.setdefault(node.name, set()).add(variable)
+    return _hand_on(found, node, variable, handed.outputs, is_through=False)
 
 
 def _is_predicate(node: Node, position: int) -> bool:
     return node.op in ("Switch", "RefSwitch") and position == 1
 
 
-def _hand_on(found: Carriers, node: Node, variable: str) -> list[TensorName]:
-    """Mark the outputs of a node that hands a variable on; return those that were not known."""
-    old = found.through.get(node.name)
-    if old is not None and old != variable:
-        found.mixed.setdefault(node.name, {old}).add(variable)
-        return []
-    found.through[node.name] = variable
-    # the second output of Merge is the index of the live input, not the variable
-    outputs = [TensorName(node.name, position) for position in range(_OUTPUTS.get(node.op, 1))]
-    fresh = [name for name in outputs if name not in found.tensors]
-    found.tensors.update(dict.fromkeys(fresh, variable))
+def _hand_on(
+    found: Carriers, node: Node, variable: str, outputs: Iterable[int], *, is_through: bool = True
+) -> list[TensorName]:
+    """Mark outputs of a node as tensors that stand for a variable; return those that were not known."""
+    if is_through:
+        found.through.setdefault(node.name, variable)
+    fresh = []
+    for position in outputs:
+        tensor = TensorName(node.name, position)
+        old = found.tensors.get(tensor)
+        if old is None:
+            found.tensors[tensor] = variable
+            fresh.append(tensor)
+        elif old != variable:
+            found.mixed.setdefault(node.name, {old}).add(variable)
     return fresh
-
-
-def _use(found: Carriers, node: Node, position: int, variable: str, *, is_ref: bool, library: set[str]) -> None:
-    """Note how a node uses a variable."""
-    if node.op in library or node.called():
-        uses = found.reads if is_ref else found.calls  # a function takes the value of a reference
-    elif is_ref:
-        uses = found.writes if takes_ref(node, position) and node.op not in REF_QUESTIONS else found.reads
-    else:
-        uses = found.reads if node.op in HANDLE_READS else found.writes
-    uses.setdefault(node.name, set()).add(variable)
 
 
 def takes_ref(node: Node, position: int) -> bool:

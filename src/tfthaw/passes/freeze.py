@@ -1,8 +1,9 @@
 """Freeze: every variable becomes a constant with its value.
 
 Nodes keep their names; a variable's node becomes a Const, a read becomes an Identity, and what handed the variable on
-(loops, conds) now hands the value on. Values are not read here: they go from their source into the output as they
-are.
+(loops, conds, functions) now hands the value on. Values are not read here: they go from their source into the output
+as they are. With nothing left to write, a handle and its value are the same thing, so a node that may hand on one of
+several variables may hand on one of their values.
 
 Source: the op definitions of state_ops.cc, resource_variable_ops.cc, array_ops.cc and control_flow_ops.cc of
 TensorFlow.
@@ -17,13 +18,17 @@ import numpy as np
 
 from tfthaw.dtypes import DType
 from tfthaw.errors import UnsupportedError
-from tfthaw.ir.attrs import Attr
+from tfthaw.ir.attrs import Attr, Shape
+from tfthaw.ir.definitions import Definitions
+from tfthaw.ir.function_bodies import ARGUMENT_OP, Body
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.op_history import op_history
 from tfthaw.ir.variables import HANDLE_OPS, REF_VARIABLE_OPS, VARIABLE_OPS
 from tfthaw.passes.carriers import REF_PASS_THROUGH, REF_QUESTIONS, Carriers, find_carriers
-from tfthaw.passes.prune import free_name
+from tfthaw.passes.freeze_functions import FrozenFunctions, Value
+from tfthaw.passes.function_uses import FunctionUses, handings
+from tfthaw.passes.prune import free_name, prune_library
 from tfthaw.tensors import ArrayTensor, Tensor
 
 _SHAPE_HINTS = ("_output_shapes", "_handle_dtypes", "_handle_shapes")
@@ -43,23 +48,36 @@ class Frozen:
     constants: dict[str, str] = field(default_factory=dict)
 
 
-def freeze(graph: Graph, values: Mapping[str, Tensor]) -> Frozen:
+def freeze(graph: Graph, values: Mapping[str, Tensor], uses: FunctionUses | None = None) -> Frozen:
     """Turn every variable of a graph into a constant.
 
     Args:
-        graph: The graph, pruned to its outputs and free of writes.
+        graph: The graph, pruned to its outputs, free of writes, its calls inlined.
         values: The value of every variable, by its node's name.
+        uses: What its functions do with variables, where that is known already.
 
     Raises:
-        UnsupportedError: A variable goes into a function, or a node may hand on one of several; with every such node.
+        UnsupportedError: A variable goes where it cannot be followed; with every such node.
         KeyError: A variable has no value.
     """
+    uses = uses or FunctionUses(Definitions(graph.functions))
     index = GraphIndex(graph.nodes)
-    carriers = find_carriers(index, set(index.nodes), [function.name for function in graph.functions])
+    carriers = find_carriers(index, set(index.nodes), uses)
     refuse_unfrozen(index, carriers)
-    state = _Freezing(index, carriers, values)
+    state = _Freezing(index, carriers, values, _Functions(uses))
     nodes = [new for node in graph.nodes for new in state.frozen(node)]
-    return Frozen(replace(graph, nodes=nodes), {name: name for name in state.constants})
+    constants = {name: name for name in state.constants}
+    made = state.functions.frozen.made
+    result = prune_library(replace(graph, nodes=nodes, functions=[*graph.functions, *made]))
+    held = [
+        f"{node.name} ({node.op}) in {function.name}"
+        for function in result.functions
+        for node in function.nodes
+        if node.op in VARIABLE_OPS
+    ]
+    if held:
+        raise UnsupportedError("functions hold variables of their own", problems=held)
+    return Frozen(result, constants)
 
 
 def refuse_unfrozen(index: GraphIndex, carriers: Carriers) -> None:
@@ -68,31 +86,76 @@ def refuse_unfrozen(index: GraphIndex, carriers: Carriers) -> None:
     Raises:
         UnsupportedError: With every node that stands in the way.
     """
-    problems = [
-        f"{name} ({index.nodes[name].op}) hands {', '.join(sorted(variables))} to "
-        f"{', '.join(index.nodes[name].called()) or 'function ' + index.nodes[name].op}"
-        for name, variables in sorted(carriers.calls.items())
-    ]
-    problems += [
-        f"{name} ({index.nodes[name].op}) may be any of {', '.join(sorted(variables))}"
-        for name, variables in sorted(carriers.mixed.items())
-    ]
+    problems = []
+    for name, variables in sorted(carriers.calls.items()):
+        node = index.nodes[name]
+        why = carriers.problems.get(name) or ", ".join(node.called()) or f"function {node.op}"
+        problems.append(f"{name} ({node.op}) hands {', '.join(sorted(variables))} to {why}")
+    for name, variables in sorted(carriers.mixed.items()):
+        types = {_dtype_of(index.nodes[variable]) for variable in variables}
+        if len(types) > 1 or carriers.writes:
+            node = index.nodes[name]
+            problems.append(f"{name} ({node.op}) may be any of {', '.join(sorted(variables))}")
     if problems:
         raise UnsupportedError(
-            "variables go into functions of the library, which are not converted yet", problems=problems,
-            hint="the values can be taken: convert to checkpoint, safetensors or npz",
+            "variables go where their values cannot", problems=problems,
+            hint="convert to saved-model, which keeps variables; or take the values: checkpoint, safetensors, npz",
         )  # fmt: skip
 
 
-class _Freezing:
-    """One run of the pass over one graph."""
+def _dtype_of(variable: Node) -> DType:
+    """Return the element type of a variable, or of an argument that is one."""
+    return variable.dtype("dtype") or DType.invalid
 
-    def __init__(self, index: GraphIndex, carriers: Carriers, values: Mapping[str, Tensor]) -> None:
+
+class _Functions:
+    """What all bodies of one freezing share."""
+
+    def __init__(self, uses: FunctionUses) -> None:
+        self.uses = uses
+        self.frozen = FrozenFunctions(uses.definitions, self._freeze_body)
+
+    def _freeze_body(self, body: Body, given: Mapping[str, Value]) -> tuple[list[Node], dict[TensorName, Value]]:
+        """Freeze a function's body whose named arguments are values now."""
+        nodes = [_given(node, given[node.name]) if node.name in given else node for node in body.nodes]
+        index = GraphIndex(nodes)
+        carriers = find_carriers(index, set(index.nodes), self.uses, given)
+        refuse_unfrozen(index, carriers)
+        state = _Freezing(index, carriers, {}, self)
+        return [new for node in nodes for new in state.frozen(node)], state.value_tensors()
+
+
+def _given(argument: Node, value: Value) -> Node:
+    """Return an argument of a function that is a value now, described like a variable."""
+    return replace(argument, attrs={**argument.attrs, "T": value.dtype, "dtype": value.dtype, "shape": value.shape})
+
+
+class _Freezing:
+    """One run of the pass over one graph, or over the body of one function."""
+
+    def __init__(
+        self, index: GraphIndex, carriers: Carriers, values: Mapping[str, Tensor], functions: _Functions
+    ) -> None:
         self.index = index
         self.carriers = carriers
         self.values = values
+        self.functions = functions
         self.taken: set[str] = set(index.nodes)
         self.constants: list[str] = []
+
+    def value_tensors(self) -> dict[TensorName, Value]:
+        """Return every tensor that was a handle and is a value now."""
+        return {tensor: self._value(tensor) for tensor in self.carriers.tensors}
+
+    def _value(self, tensor: TensorName) -> Value:
+        node = self.index.nodes[self.carriers.tensors[tensor]]
+        tensor_value = self.values.get(node.name)
+        shape = node.shape() or Shape(None)
+        if tensor.node in self.carriers.mixed:
+            shape = Shape(None)
+        elif tensor_value is not None:
+            shape = Shape(tensor_value.shape)
+        return Value(_dtype_of(node), shape)
 
     def frozen(self, node: Node) -> list[Node]:
         """Return what stands in a node's place."""
@@ -102,12 +165,21 @@ class _Freezing:
         if node.name in self.carriers.through:
             variable = self.index.nodes[self.carriers.through[node.name]]
             return [_handing_on(node, variable)]
+        if handings(node, self.functions.uses.definitions) is not None:
+            tensors = [TensorName.parse(text) for text in node.inputs]
+            given = {place: self._value(name) for place, name in enumerate(tensors) if name in self.carriers.tensors}
+            given = {place: value for place, value in given.items() if not self._is_ref(tensors[place])}
+            return [self.functions.frozen.frozen_node(node, given)] if given else [node]
         if node.name in self.carriers.reads:
             return self._read(node)
         if node.op in REF_PASS_THROUGH and not self._is_reference(node):
             # left over from a graph that was frozen before: its input is a value already
             return [replace(node, op=REF_PASS_THROUGH[node.op], attrs=_without_hints(node))]
         return [node]
+
+    def _is_ref(self, tensor: TensorName) -> bool:
+        """Whether a tensor stands for a variable as a v1 reference, whose value functions take."""
+        return self.index.nodes[self.carriers.tensors[tensor]].op in REF_VARIABLE_OPS
 
     def _is_reference(self, node: Node) -> bool:
         """Whether what a node hands on is a reference that freezing leaves: an old lookup table, a queue."""
@@ -171,7 +243,7 @@ def _handing_on(node: Node, variable: Node) -> Node:
     attrs = _without_hints(node)
     if variable.op in REF_VARIABLE_OPS:
         op = REF_PASS_THROUGH.get(op, op)
-    elif variable.op in HANDLE_OPS:
+    elif variable.op in (*HANDLE_OPS, ARGUMENT_OP):
         attrs["T"] = variable.attrs["dtype"]
     return replace(node, op=op, attrs=attrs)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
-from tfthaw.passes.carriers import find_carriers
+from tfthaw.passes.carriers import Functions, find_carriers
 from tfthaw.passes.order import reads_after
 from tfthaw.passes.prune import free_name
 
@@ -35,18 +35,21 @@ class FirstCall:
     rewritten: tuple[str, ...]
 
 
-def first_call(graph: Graph, outputs: Collection[TensorName], transient: Collection[str]) -> FirstCall:
+def first_call(
+    graph: Graph, outputs: Collection[TensorName], transient: Collection[str], functions: Functions | None = None
+) -> FirstCall:
     """Express writes to transient variables as arithmetic.
 
     Args:
         graph: The graph, pruned to its outputs.
         outputs: The tensors that will be asked for.
         transient: The nodes of the variables that begin anew with every load.
+        functions: What its functions do with variables.
     """
     if not transient:
         return FirstCall(graph, ())
     index = GraphIndex(graph.nodes)
-    carriers = find_carriers(index, set(index.nodes))
+    carriers = find_carriers(index, set(index.nodes), functions)
     needed = index.reach([name.node for name in outputs], through_control=False)
     changed: dict[str, list[Node]] = {}
     rewritten = []

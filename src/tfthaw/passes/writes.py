@@ -15,7 +15,7 @@ from tfthaw.errors import UnsupportedError
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.variables import VARIABLE_OPS
-from tfthaw.passes.carriers import Carriers, find_carriers
+from tfthaw.passes.carriers import Carriers, Functions, find_carriers
 from tfthaw.passes.order import reads_after
 from tfthaw.passes.prune import without_lost_colocations
 
@@ -33,19 +33,20 @@ class Writes:
     dropped: dict[str, tuple[str, ...]]
 
 
-def drop_writes(graph: Graph, outputs: Collection[TensorName]) -> Writes:
+def drop_writes(graph: Graph, outputs: Collection[TensorName], functions: Functions | None = None) -> Writes:
     """Drop the writes that no output's value needs.
 
     Args:
         graph: The graph, pruned to its outputs.
         outputs: The tensors whose values must stay the same.
+        functions: What its functions do with variables.
 
     Raises:
         UnsupportedError: A written value flows into an output, or is read after the write; with every such node.
     """
     index = GraphIndex(graph.nodes)
     within = set(index.nodes)
-    carriers = find_carriers(index, within, [function.name for function in graph.functions])
+    carriers = find_carriers(index, within, functions)
     if not carriers.writes:
         return Writes(graph, {})
     needed = index.reach([name.node for name in outputs], through_control=False)
