@@ -19,6 +19,8 @@ OUTPUT_NODE = "out"
 
 GIB_VARIABLES = 64
 GIB_SHAPE = [2048, 2048]  # 16 MiB of float32
+FUNCTIONS = 500
+FUNCTION_STEPS = 12  # three nodes each, and a handful around them: 40 nodes a function
 
 
 def prefix(name: str) -> Path:
@@ -97,6 +99,53 @@ def write_large_graph(path: str) -> None:
     _save(tf, path)
 
 
+def write_gib_saved_model(path: str) -> None:
+    """Write a TensorFlow 2 SavedModel of 1 GiB: the same 64 variables, which one function captures."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.layers = [
+        tf.Variable(tf.random.stateless_uniform(GIB_SHAPE, [index, 0], -1, 1), name=f"layer_{index:02d}/weights")
+        for index in range(GIB_VARIABLES)
+    ]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
+    def serve(x: Any) -> dict[str, Any]:
+        for index, weights in enumerate(module.layers):
+            x = x + weights[index : index + 1, :1]
+        return {OUTPUT_NODE: x}
+
+    tf.saved_model.save(module, path, signatures=serve)
+
+
+def write_functions(path: str) -> None:
+    """Write a TensorFlow 2 SavedModel of 20,000 nodes in 500 functions, each with a variable, called in turn."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.kernels = [tf.Variable(tf.eye(8), name=f"layer_{index:03d}/kernel") for index in range(FUNCTIONS)]
+
+    def layer(kernel: Any) -> Callable[[Any], Any]:
+        @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.float32)])
+        def call(x: Any) -> Any:
+            x = tf.matmul(x, kernel)
+            for _ in range(FUNCTION_STEPS):
+                x = tf.tanh(x * 0.5)
+            return x
+
+        return call
+
+    layers = [layer(kernel) for kernel in module.kernels]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.float32, name="x")])
+    def serve(x: Any) -> dict[str, Any]:
+        for call in layers:
+            x = call(x)
+        return {OUTPUT_NODE: x}
+
+    tf.saved_model.save(module, path, signatures=serve)
+
+
 def _save(tf: Any, path: str) -> None:
     saver = tf.train.Saver(save_relative_paths=True)
     with tf.Session() as session:
@@ -109,6 +158,8 @@ WRITERS: dict[str, Callable[[str], None]] = {
     "variables-10000": lambda path: write_checkpoint(path, 10_000, 2),
     "model-1gib": write_gib_model,
     "nodes-20000": write_large_graph,
+    "saved-model-1gib": write_gib_saved_model,
+    "functions-500": write_functions,
 }
 
 

@@ -47,7 +47,7 @@ class Row:
 
 def rows() -> list[Row]:
     """Return every row, cheap ones first."""
-    return [*_listing(), *_reading(), *_large_graph(), *_gib_model()]
+    return [*_listing(), *_reading(), *_large_graph(), *_gib_model(), *_functions()]
 
 
 def _listing() -> list[Row]:
@@ -94,13 +94,36 @@ def _gib_model() -> list[Row]:
             _convert(source, "frozen.pb", "frozen-graph"),
             {"freeze_graph": _freeze_graph(source, "frozen-by-tensorflow.pb"), "cp + sync": _copy(source)},
             Bars({"freeze_graph": 1 / 10, "cp + sync": 4}, rss_mb=150)),
-        Row("saved-model", "1 GiB model -> SavedModel, weights proved", "model-1gib",
+        Row("saved-model", "1 GiB model -> SavedModel of TensorFlow 2, weights proved", "model-1gib",
             _convert(source, "saved", "saved-model"),
-            {"cp + sync": _copy(source)}, Bars({"cp + sync": 5}, rss_mb=150)),
+            {"cp + sync": _copy(source)}, Bars({"cp + sync": 5}, rss_mb=200)),
         Row("safetensors", "1 GiB model -> safetensors, weights proved", "model-1gib",
             _convert(source, "weights.safetensors", "safetensors"),
             {"cp + sync": _copy(source)}, Bars({"cp + sync": 5}, rss_mb=150)),
     ]  # fmt: skip
+
+
+def _functions() -> list[Row]:
+    gib, many = inputs.prefix("saved-model-1gib"), inputs.prefix("functions-500")
+    return [
+        Row("inline", "inline and freeze 20,000 nodes in 500 functions", "functions-500",
+            _convert_saved(many, "inlined.pb"),
+            {"convert_variables_v2": _constants_v2(many, "inlined-by-tensorflow.pb")}, Bars({}, seconds=6)),
+        Row("freeze-saved-model", "1 GiB SavedModel of TensorFlow 2 -> frozen graph, weights proved", "saved-model-1gib",
+            _convert_saved(gib, "frozen-v2.pb"),
+            {"convert_variables_v2": _constants_v2(gib, "frozen-v2-by-tensorflow.pb")},
+            Bars({"convert_variables_v2": 1 / 20}, rss_mb=200)),
+    ]  # fmt: skip
+
+
+def _convert_saved(source: Path, name: str) -> Command:
+    return _tfthaw("convert", source, OUTPUTS / name, "--to", "frozen-graph", "--verify", "weights",
+                   output=OUTPUTS / name)  # fmt: skip
+
+
+def _constants_v2(source: Path, name: str) -> Command:
+    argv = python("-m", "benchmarks.constants_v2", source, OUTPUTS / name)
+    return Command("convert_variables_to_constants_v2", argv, OUTPUTS / name)
 
 
 def _meta(prefix: Path) -> Path:

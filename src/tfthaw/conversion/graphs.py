@@ -332,7 +332,8 @@ def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
     frozen = freeze(prepared.graph, values, FunctionUses(prepared.definitions))
     frozen.graph = drop_idle_controls(frozen.graph, outputs)
     model = replace(prepared.model, graph=frozen.graph, saver=None, collections={}, signatures={}, object_graph=None)
-    return model, {name: values[name] for name in frozen.constants}
+    kept = {node.name for node in frozen.graph.nodes}
+    return model, {name: values[name] for name in frozen.constants if name in kept}
 
 
 def _require_values(prepared: Prepared, values: Mapping[str, Tensor]) -> None:
