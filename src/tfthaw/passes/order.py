@@ -22,8 +22,7 @@ _SWITCHES = frozenset({"Switch", "RefSwitch"})
 _MERGES = frozenset({"Merge", "RefMerge"})
 _LOOPS = frozenset({"NextIteration", "RefNextIteration", "LoopCond"})
 
-# ops whose output may be the very buffer of an input
-_SHARING = (
+SHARING_OPS = (
     frozenset(REF_PASS_THROUGH)
     | frozenset(REF_PASS_THROUGH.values())
     | {
@@ -32,6 +31,7 @@ _SHARING = (
         "Slice", "StridedSlice", "Split", "SplitV", "Unpack", "Pack", "Concat", "ConcatV2",
     }
 )  # fmt: skip
+"""Ops whose output may be the very buffer of an input."""
 
 
 def reads_after(
@@ -48,12 +48,12 @@ def reads_after(
     """
     variables = carriers.writes[write]
     later = index.descend([write]).intersection(needed)
-    sides = _sides(index, write)
+    sides = cond_sides(index, write)
     users = {name for name, read in carriers.reads.items() if read & variables}
     shared = _shared(index, carriers, write, sides)
     users |= {node.name for tensor in shared for node, position in index.consumers(tensor.node)
               if TensorName.parse(node.inputs[position]) == tensor}  # fmt: skip
-    seen = {name for name in users & later if not _excludes(_sides(index, name), sides)}
+    seen = {name for name in users & later if not never_both(cond_sides(index, name), sides)}
     seen |= {name.node for name in outputs if name in shared}
     return sorted(seen - {write})
 
@@ -66,10 +66,10 @@ def _shared(index: GraphIndex, carriers: Carriers, write: str, sides: set[Tensor
     while waiting:
         tensor = waiting.pop()
         for node, position in index.consumers(tensor.node):
-            if node.op not in _SHARING or TensorName.parse(node.inputs[position]) != tensor:
+            if node.op not in SHARING_OPS or TensorName.parse(node.inputs[position]) != tensor:
                 continue
             for output in _outputs_used(index, node.name):
-                if output not in found and not _excludes(_side(index, output), sides):
+                if output not in found and not never_both(_side(index, output), sides):
                     found.add(output)
                     waiting.append(output)
     return found
@@ -80,7 +80,7 @@ def _outputs_used(index: GraphIndex, name: str) -> set[TensorName]:
     return {tensor for tensor in used if not tensor.is_control} | {TensorName(name, 0)}
 
 
-def _sides(index: GraphIndex, name: str) -> set[TensorName]:
+def cond_sides(index: GraphIndex, name: str) -> set[TensorName]:
     """Return the sides of conds that a node runs on, each as its predicate with the switch's output (0 false, 1 true).
 
     In a loop a node runs many times and on either side, so there is none.
@@ -119,6 +119,6 @@ def _side(index: GraphIndex, tensor: TensorName) -> set[TensorName]:
     return {TensorName(f"{predicate.node}:{predicate.output}", tensor.output)}
 
 
-def _excludes(one: set[TensorName], other: set[TensorName]) -> bool:
+def never_both(one: set[TensorName], other: set[TensorName]) -> bool:
     """Whether two nodes are on different sides of a cond, so that never both of them run."""
     return any(TensorName(side.node, 1 - side.output) in other for side in one)
