@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from tfthaw.dtypes import DType
 from tfthaw.ir.attrs import Shape
@@ -27,8 +27,7 @@ VALUE_KEY = "/.ATTRIBUTES/VARIABLE_VALUE"
 JIT_COMPILE_DEFAULT, JIT_COMPILE_ON, JIT_COMPILE_OFF = 0, 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(NamedTuple):
     """An edge of an object graph: the object at `node` is its parent's attribute `name`."""
 
     node: int
