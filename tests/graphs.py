@@ -5,7 +5,9 @@ import copy
 import numpy as np
 
 from tfthaw.dtypes import DType
-from tfthaw.ir.attrs import AttrList, Shape
+from tfthaw.ir.arguments import Argument
+from tfthaw.ir.attrs import AttrList, FunctionName, Shape
+from tfthaw.ir.functions import Function
 from tfthaw.ir.graph import Graph
 from tfthaw.ir.nodes import Node
 from tfthaw.tensors import ArrayTensor
@@ -53,6 +55,38 @@ def node(name, op, *inputs, **attrs):
 def read(name, variable):
     """Return the read of a resource variable."""
     return node(name, "ReadVariableOp", variable, T=None, dtype=FLOAT)
+
+
+def function(name, arguments, nodes, returns, controls=(), **attrs):
+    """Return a library function.
+
+    Args:
+        name: Its name.
+        arguments: argument -> element type.
+        nodes: Its body, in the spelling of functions.
+        returns: result -> (the tensor in the spelling of functions, its element type).
+        controls: The nodes that have run when a call has.
+        **attrs: Attrs of the function.
+    """
+    return Function(
+        name,
+        [Argument(argument, dtype) for argument, dtype in arguments.items()],
+        [Argument(result, dtype) for result, (_, dtype) in returns.items()],
+        list(nodes),
+        {result: text for result, (text, _) in returns.items()},
+        {f"control_{name}": name for name in controls},
+        attrs,
+    )
+
+
+def call(name, target, *inputs, op="StatefulPartitionedCall"):
+    """Return a call of a library function."""
+    return Node(name, op, list(inputs), attrs={"f": FunctionName(target)})
+
+
+def library(nodes, *functions):
+    """Return a graph with functions."""
+    return Graph(list(nodes), list(functions))
 
 
 def colocated(found, *names):

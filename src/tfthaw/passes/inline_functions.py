@@ -31,8 +31,10 @@ from tfthaw.passes.prune import free_name, prune_library
 
 CALL_OPS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _FRAMES = frozenset({"Enter", "RefEnter", "Switch", "RefSwitch"})
-_NO_EFFECT = HANDLE_READS | {"VarHandleOp", "HashTableV2", "Placeholder", ARGUMENT_OP}
-"""Ops that count as stateful, and that nobody misses when nothing takes what they give."""
+_PURE = frozenset({"VarHandleOp", "HashTableV2", "Placeholder", ARGUMENT_OP})
+"""Ops that count as stateful, and of which it does not matter when they run."""
+_NO_EFFECT = HANDLE_READS | _PURE
+"""Ops that nobody misses when nothing takes what they give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class _State:
     calls: Counter[str] = field(default_factory=Counter)
     made: int = 0
     _callees: dict[str, _Callee] = field(default_factory=dict)
-    _effects: dict[str, bool] = field(default_factory=dict)
+    _effects: dict[tuple[str, frozenset[str]], bool] = field(default_factory=dict)
 
     def callee(self, called: FunctionName, node: Node) -> _Callee:
         """Return what is known of the function that a node calls."""
@@ -156,30 +158,35 @@ class _State:
         return _Callee(body, dtypes, controls, waited.union(controls), self.has_effect(function.name))
 
     def may_wait(self, node: Node) -> bool:
-        """Whether it matters when a node runs."""
-        return bool(node.called()) or self.definitions.is_stateful(node) or node.op in self.definitions.functions
+        """Whether it matters when a node runs: it, or a function that it names, reads or writes something."""
+        called = [node.op] if node.op in self.definitions.functions else node.called()
+        if not called:
+            return self.definitions.is_stateful(node)
+        return any(self._has(name, _PURE) for name in called)
 
     def has_effect(self, name: str) -> bool:
         """Whether a call of a function does more than to compute values."""
-        if name in self._effects:
-            return self._effects[name]
-        inside: dict[str, Function] = {}
+        return self._has(name, _NO_EFFECT)
+
+    def _has(self, name: str, ignored: frozenset[str]) -> bool:
+        """Whether a function, or one that it names, has stateful nodes of other ops than those that are ignored."""
+        if (name, ignored) in self._effects:
+            return self._effects[name, ignored]
+        inside: set[str] = set()
         waiting = [name]
         found = False
         while waiting and not found:
             function = self.definitions.functions.get(waiting.pop())
             if function is None or function.name in inside:
                 continue
-            inside[function.name] = function
+            inside.add(function.name)
             for node in function.nodes:
                 called = [node.op] if node.op in self.definitions.functions else node.called()
                 waiting += called
-                if not called and node.op not in _NO_EFFECT and self.definitions.is_stateful(node):
-                    found = True
-                    break
+                found = found or (not called and node.op not in ignored and self.definitions.is_stateful(node))
         if not found:
-            self._effects.update(dict.fromkeys(inside, False))
-        self._effects[name] = found
+            self._effects.update({(each, ignored): False for each in inside})
+        self._effects[name, ignored] = found
         return found
 
     def count(self, added: int) -> None:
