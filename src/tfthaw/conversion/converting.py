@@ -133,9 +133,9 @@ def _write_graph_format(job: _Job) -> None:
     model = job.artifact.model(options.tags)
     if options.checkpoint is not None:
         values = open_artifact(options.checkpoint)
-        if not values.variables:
+        if not values.tensors:
             raise UnsupportedError(f"{values.located.format} holds no values", path=options.checkpoint)
-        model = replace(model, values=values.variables)
+        model = replace(model, values=values.tensors)
     if keeps_whole_graph(model, options):
         _write_whole(job, model)
         return

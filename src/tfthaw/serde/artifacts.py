@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfthaw.errors import UnsupportedError, UsageError, naming
+from tfthaw.errors import TfthawError, UnsupportedError, UsageError, naming
 from tfthaw.formats import detect
 from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.formats.saved_model import (
@@ -34,6 +34,7 @@ from tfthaw.tensors import Tensor
 if TYPE_CHECKING:
     from tfthaw.formats.keras_h5 import KerasH5
     from tfthaw.formats.keras_zip import KerasZip
+    from tfthaw.serde.object_views import Objects
 
 GRAPH_FORMATS = ("frozen-graph", "graph-def", "meta-graph", "saved-model")
 CHECKPOINT_FORMATS = ("checkpoint", "checkpoint-v1")
@@ -106,7 +107,20 @@ class Artifact:
 
     @cached_property
     def variables(self) -> Mapping[str, Tensor]:
-        """Every tensor by its key; empty for a graph that has no checkpoint."""
+        """Every tensor by its key; empty for a graph that has no checkpoint.
+
+        Where there is an object graph, variables are found by their readable paths as well (`dense/kernel` for
+        `layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE`); `objects` lists both.
+        """
+        if self.checkpoint is None or not (self.checkpoint.is_object_based or self.located.format == "saved-model"):
+            return self.tensors
+        from tfthaw.serde.object_views import NamedTensors
+
+        return NamedTensors(self.tensors, self._paths_by_key, self.path)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Every tensor by its key, and by no other name; empty for a graph that has no checkpoint."""
         if self.checkpoint is not None:
             return self.checkpoint.tensors
         if self.keras is not None:
@@ -120,6 +134,26 @@ class Artifact:
 
             return read_npz(self.located.path, self._limits).tensors
         return {}
+
+    def objects(self, tags: Sequence[str] | None = None) -> Objects | None:
+        """Return the objects of a TensorFlow 2 SavedModel or object-based checkpoint; None where there are none.
+
+        Args:
+            tags: The tag set of the MetaGraph to look at, where a SavedModel has several.
+
+        Raises:
+            NotFoundError: No MetaGraph has these tags.
+            FormatError: The file is damaged.
+        """
+        graph = self.model(tags).object_graph if self.located.format == "saved-model" else None
+        if id(graph) not in self._objects:
+            from tfthaw.serde.object_views import view_objects
+
+            metadata = self._directory.keras_metadata if self._directory is not None else None
+            checkpoint = self.checkpoint
+            view = view_objects(graph, checkpoint, metadata, self._limits) if graph or checkpoint is not None else None
+            self._objects[id(graph)] = view  # the models are kept, so that the number stays the graph's own
+        return self._objects[id(graph)]
 
     @cached_property
     def tag_sets(self) -> list[list[str]]:
@@ -173,6 +207,18 @@ class Artifact:
     def __repr__(self) -> str:
         return f"Artifact({self.path!r}, {self.located.format!r})"
 
+    def _paths_by_key(self) -> Mapping[str, str]:
+        """Return the readable path of each checkpoint key; nothing where several MetaGraphs leave it open."""
+        try:
+            view = self.objects()
+        except TfthawError:  # keys can be read all the same
+            return {}
+        return {} if view is None else view.paths_by_key()
+
+    @cached_property
+    def _objects(self) -> dict[int, Objects | None]:
+        return {}
+
     @cached_property
     def _models(self) -> dict[int, Model]:
         return {}
@@ -210,7 +256,7 @@ class Artifact:
             model = model_from_graph_def(file.message, file.contents)
         else:
             model = model_from_proto(file.message, file.contents)
-            model.values = self.variables
+            model.values = self.tensors
         model.notes += file.notes
         return model
 
@@ -219,7 +265,7 @@ class Artifact:
 
         message = self._file.message.meta_graphs[position]
         model = model_from_proto(message, self._file.contents)
-        model.values = self.variables
+        model.values = self.tensors
         model.notes += self._file.notes
         if self._directory is not None:
             sources = asset_paths(message, self._directory)
