@@ -14,7 +14,7 @@ from tfthaw.conversion.options import WEIGHT_FORMATS
 from tfthaw.dtypes import DType
 from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.ir.attrs import Shape
-from tfthaw.ir.graph import Graph, GraphIndex
+from tfthaw.ir.graph import Graph
 from tfthaw.ir.model import Model
 from tfthaw.ir.signatures import Signature
 from tfthaw.ir.variables import VARIABLE_OPS, Variable, graph_variables, slot_variables
@@ -65,6 +65,8 @@ class Report:
         cannot_become: The others, with what is missing and the cure.
         notes: What a user should know.
         keys: Of a checkpoint: `names` or `objects`; else None.
+        object_graph: The objects of a TensorFlow 2 SavedModel or object-based checkpoint, as `tfthaw.object_inspection`
+            describes them; else None. Then `variables` have a `path` beside their key, too.
     """
 
     format: str
@@ -80,6 +82,7 @@ class Report:
     cannot_become: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     keys: str | None = None
+    object_graph: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as `inspect --json` prints it."""
@@ -116,6 +119,7 @@ def inspect(artifact: Artifact, tags: Sequence[str] | None = None) -> Report:
         report.variables = _saved_variables(artifact.checkpoint, model)
     else:
         report.variables = [_variable(item) for item in graph_variables(model.graph.nodes, model.declared)]
+    _describe_objects(report, artifact, model, tags)
     if artifact.keras is not None:
         _describe_keras(report, artifact)
     _outlook(report, artifact, model)
@@ -218,6 +222,30 @@ def _variable(variable: Variable) -> dict[str, Any]:
         "bytes": None if count is None else count * variable.dtype.itemsize, "trainable": variable.trainable,
         "slot_of": variable.slot_of, "slot": variable.slot,
     }  # fmt: skip
+
+
+def _describe_objects(report: Report, artifact: Artifact, model: Model | None, tags: Sequence[str] | None) -> None:
+    """Add the object graph, and what it says of the variables."""
+    objects = artifact.objects(tags)
+    if objects is None:
+        return
+    from tfthaw.object_inspection import object_report  # only what has objects needs it
+
+    entries = artifact.checkpoint.entries if artifact.checkpoint is not None else {}
+    report.object_graph = object_report(objects, model, entries)
+    keys = {item.node: item.key for item in objects.variables}
+    found = {item.key: item for item in objects.variables if item.key is not None}
+    for document in report.variables:
+        item = found.get(document["name"])
+        document["path"] = item.path if item is not None else None
+        if item is not None:
+            document["slot_of"] = keys.get(item.slot.owner) if item.slot else None
+            document["slot"] = item.slot.name if item.slot else None
+            document["trainable"] = document["trainable"] if item.trainable is None else item.trainable
+    problems = report.object_graph["problems"]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        report.notes.append(f"its object graph contradicts itself: {problems[0]}{more}")
 
 
 def _describe_keras(report: Report, artifact: Artifact) -> None:

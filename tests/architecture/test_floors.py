@@ -18,7 +18,7 @@ FLOORS = (
     {"serde", "passes", "restore"},
     {"export", "runtime"},
     {"verify"},
-    {"conversion"},
+    {"conversion", "object_inspection"},
     {"inspection"},
     {"demo"},
     {"cli"},

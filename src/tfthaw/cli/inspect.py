@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from tfthaw.cli.object_screen import show_objects
 from tfthaw.cli.rendering import bad, good, heading, human_bytes, print_json, print_notes, print_table, shape_text
 from tfthaw.inspection import Report, inspect
 from tfthaw.serde.artifacts import open_artifact
@@ -32,11 +33,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(report.as_dict())
     else:
-        _show(report, most=1 << 30 if options.all else 20)
+        _show(report, most=1 << 30 if options.all else 20, verbose=options.verbose)
     return 0
 
 
-def _show(report: Report, most: int) -> None:
+def _show(report: Report, most: int, *, verbose: bool) -> None:
     heading(f"{report.path}")
     facts = [report.format, human_bytes(report.bytes)]
     if report.keys:
@@ -50,6 +51,8 @@ def _show(report: Report, most: int) -> None:
     for key, signature in report.signatures.items():
         if not key.startswith("__"):  # what loaders use inside, nobody calls
             _show_signature(key, signature)
+    if report.object_graph is not None:
+        show_objects(report.object_graph, whole=verbose)
     if report.variables:
         _show_variables(report.variables, most)
     if report.assets:
@@ -105,11 +108,13 @@ def _show_signature(key: str, signature: dict[str, Any]) -> None:
 def _show_variables(variables: list[dict[str, Any]], most: int) -> None:
     total = sum(item["bytes"] or 0 for item in variables)
     heading(f"variables: {len(variables)}, {human_bytes(total)}")
+    paths = {item["name"]: item.get("path") or item["name"] for item in variables}
     rows = [
         (
-            item["name"], f"{item['dtype']}{shape_text(item['shape'])}",
+            item.get("path") or item["name"], f"{item['dtype']}{shape_text(item['shape'])}",
             "?" if item["bytes"] is None else human_bytes(item["bytes"]),
-            f"slot {item['slot']} of {item['slot_of']}" if item["slot"] else "trainable" if item["trainable"] else "",
+            f"slot {item['slot']} of {paths.get(item['slot_of'], item['slot_of'])}" if item["slot"]
+            else "trainable" if item["trainable"] else "",
         )
         for item in variables
     ]  # fmt: skip

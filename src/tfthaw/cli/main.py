@@ -95,5 +95,5 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             module.add_arguments(command)
             command.epilog = module.EXAMPLES
         command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
-        command.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+        command.add_argument("-v", "--verbose", action="store_true", help="show more, and the traceback of an error")
     return parser
