@@ -85,8 +85,8 @@ def to_resource_variables(graph: Graph, outputs: Collection[TensorName] = ()) ->
     if not any(node.op in REF_VARIABLE_OPS for node in index.nodes.values()):
         return ResourceVariables(graph)
     references = find_references(index, graph.functions)
-    _refuse_unknown(index, references)
-    rewriting = _Rewriting(index, references, outputs)
+    twins = _twins(index, references)
+    rewriting = _Rewriting(index, references, twins, outputs)
     nodes = [new for node in graph.nodes for new in rewriting.rewritten(node)]
     moved = {name: rewriting.fetched(name) for name in outputs if name in references.tensors}
     nodes += rewriting.take_new()
@@ -106,20 +106,29 @@ def to_resource_variables(graph: Graph, outputs: Collection[TensorName] = ()) ->
     )
 
 
-def _refuse_unknown(index: GraphIndex, references: References) -> None:
-    """Refuse uses of references that resource variables do not have, all of them at once."""
+def _twins(index: GraphIndex, references: References) -> dict[str, OpHistory]:
+    """Return, for every node that writes, the op that does the same to resource variables.
+
+    Raises:
+        UnsupportedError: References are used in ways that resource variables do not have; with all such nodes.
+    """
+    twins: dict[str, OpHistory] = {}
     problems = dict(references.problems)
     for name, variables in references.writes.items():
-        node = index.nodes[name]
-        if _twin(node.op) is None and name not in problems:
+        op = index.nodes[name].op
+        twin = _twin(op)
+        if twin is not None:
+            twins[name] = twin
+        elif name not in problems:
             told = " or ".join(sorted(variables))
-            problems[name] = f"{name} ({node.op}) takes {told} itself, and no op does that with a resource variable"
+            problems[name] = f"{name} ({op}) takes {told} itself, and no op does that with a resource variable"
     if problems:
         raise UnsupportedError(
             "references to variables are used in ways that resource variables do not have",
             problems=[problems[name] for name in sorted(problems)],
             hint="choose outputs that need none of these nodes, or keep references: --style v1",
         )
+    return twins
 
 
 @lru_cache(maxsize=256)
@@ -155,9 +164,12 @@ def _twin_attrs(node: Node, twin: OpHistory) -> dict[str, Attr]:
 class _Rewriting:
     """One run of the pass over one graph."""
 
-    def __init__(self, index: GraphIndex, references: References, outputs: Iterable[TensorName]) -> None:
+    def __init__(
+        self, index: GraphIndex, references: References, twins: dict[str, OpHistory], outputs: Iterable[TensorName]
+    ) -> None:
         self.index = index
         self.references = references
+        self.twins = twins
         self.outputs = frozenset(outputs)
         self.aliases = Aliases(index, references)
         self.used = set(index.nodes)
@@ -256,10 +268,12 @@ class _Rewriting:
     def _value(self, node: Node, reference: TensorName) -> str:
         """Return the tensor that is the value which a node takes from a reference."""
         handle, write = self._resolved(reference)
-        waits = [] if write is None else [write]
+        source = TensorName.parse(handle).node
+        waits = set() if write is None else {write}
         if node.op not in _MERGES:  # it starts with the first input that comes; others start when all are there
-            waits += self.aliases.after_writes(reference, [TensorName.parse(text).node for text in node.inputs])
-        self._note(node.name, reference, (TensorName.parse(handle).node, *waits))
+            names = {TensorName.parse(text).node for text in node.inputs} - {source}
+            waits.update(self.aliases.after_writes(reference, names))
+        self._note(node.name, reference, (source, *waits))
         return self._read(handle, waits, reference)
 
     def _read(self, handle: str, waits: Iterable[str], reference: TensorName) -> str:
@@ -324,15 +338,19 @@ class _Rewriting:
 
     def _write(self, node: Node) -> list[Node]:
         """Return what stands in the place of a node that writes."""
-        twin = _twin(node.op)
-        assert twin is not None  # those without were refused
+        twin = self.twins[node.name]
         attrs = _twin_attrs(node, twin) | _private(node)
         inputs = self._inputs(node)
         output = TensorName(node.name, 0)
         users = self.index.consumers(node.name)
-        is_taken = output in self.outputs or not users or any(
-            position in self.references.reads.get(user.name, ()) and TensorName.parse(user.inputs[position]) == output
-            for user, position in users
+        is_taken = (
+            output in self.outputs
+            or not users
+            or any(
+                position in self.references.reads.get(user.name, ())
+                and TensorName.parse(user.inputs[position]) == output
+                for user, position in users
+            )
         )
         self.written[node.name] = node.name
         if output not in self.references.tensors or not is_taken:
