@@ -203,11 +203,29 @@ def test_a_table_waits_for_what_fills_it():
 @pytest.mark.parametrize(("fill", "match"), [
     ([], "filled by no node"),
     ([node("fill", "InitializeTableFromTextFileV2", "t", "k", T=None)], "from outside the graph"),
-    ([node(name, "InitializeTableV2", "t", "k", "v", T=None) for name in ("one", "two")], "any of one, two"),
+    ([constant("other", [2]), node("one", "InitializeTableV2", "t", "k", "v", T=None),
+      node("two", "InitializeTableV2", "t", "k", "other", T=None)], "any of one, two"),
 ])  # fmt: skip
 def test_tables_that_cannot_fill_themselves(fill, match):
     with pytest.raises(UnsupportedError, match=match):
         fill_tables(table_graph(fill), OUT)
+
+
+def test_a_table_that_two_nodes_fill_with_the_same_waits_for_the_first():
+    fill = [node(name, "InitializeTableV2", "t", "k", "v", T=None) for name in ("one", "two")]
+
+    assert fill_tables(table_graph(fill), OUT).tables == {"t": "one"}
+
+
+def test_a_table_is_waited_for_however_its_handle_came():
+    fill = node("fill", "InitializeTableV2", "made", "k", "v", T=None)
+    created = [node("made", "Identity", "t", T=DType.resource), fill]
+    lookup = node("out", "LookupTableFindV2", "made", "k", "v", T=None)
+    given = graph(*(each for each in table_graph(created).nodes if each.name != "out"), lookup)
+    found = by_name(fill_tables(given, OUT).graph)
+
+    assert found["out"].inputs == ["t/filled", "k", "v"]
+    assert (found["made"].inputs, found["fill"].inputs) == (["t"], ["made", "k", "v"])
 
 
 def test_a_saver_is_what_saved_names_reads():

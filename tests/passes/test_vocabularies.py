@@ -43,6 +43,18 @@ def test_lines_and_their_numbers():
     assert filled([b"a", b"b", b"c"], vocab_size=2) == [[b"a", b"b"], [0, 1]]
 
 
+def test_a_file_whose_name_a_variable_holds():
+    """As a loaded model writes its assets when it is saved again."""
+    nodes = [
+        node("file", "Placeholder", T=None), node("held", "VarHandleOp", T=None),
+        node("set", "AssignVariableOp", "held", "file", T=None), node("name", "ReadVariableOp", "held", T=None),
+        node("table", "HashTableV2", T=None), node("fill", "InitializeTableFromTextFileV2", "table", "name", T=None),
+    ]  # fmt: skip
+    assert file_names(graph(*nodes)) == {"fill": FILE}
+    again = node("again", "AssignVariableOp", "held", "other", T=None)
+    assert file_names(graph(*nodes, again)) == {"fill": TensorName("name", 0)}
+
+
 def test_columns():
     lines = [b"a,1,0.5", b"b,-2,1e3"]
     assert filled(lines, columns=(0, 1), delimiter=b",") == [[b"a", b"b"], [1, -2]]

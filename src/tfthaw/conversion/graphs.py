@@ -135,6 +135,11 @@ def _take_what_is_needed(prepared: Prepared) -> None:
     """Prune to the outputs, tables filled."""
     selection, to = prepared.selection, prepared.options.to
     wanted = [*selection.tensors, *(name for name in selection.feeds if to != "frozen-graph")]
+    if not selection.tensors:
+        raise UsageError(
+            f"the signature has no outputs: {', '.join(selection.signatures) or 'it has no name either'}",
+            hint="choose another one with --signature, or name tensors with --outputs",
+        )
     index = GraphIndex(prepared.graph.nodes)
     require_tensors(index, [*selection.tensors, *selection.feeds], what="signature")
     reached = index.reach([name.node for name in wanted])

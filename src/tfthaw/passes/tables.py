@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from tfthaw.dtypes import DType
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.attrs import Attr
@@ -20,7 +22,7 @@ from tfthaw.ir.nodes import Node
 from tfthaw.passes.prune import free_name
 
 TABLE_OPS = frozenset({"HashTable", "HashTableV2"})
-_MUTABLE_TABLE_OPS = frozenset(
+MUTABLE_TABLE_OPS = frozenset(
     f"{name}{version}"
     for name in ("MutableHashTable", "MutableHashTableOfTensors", "MutableDenseHashTable")
     for version in ("", "V2")
@@ -43,13 +45,33 @@ class SelfFilling:
     tables: dict[str, str] = field(default_factory=dict)
 
 
+_HANDING_ON = frozenset({"Identity", "RefIdentity"})
+
+
+def table_tensors(index: GraphIndex) -> dict[TensorName, str]:
+    """Return every tensor that is the handle of a table, as the table gives it or handed on, with the table's node."""
+    found = {
+        TensorName(node.name, 0): node.name for node in index.nodes.values() if node.op in TABLE_OPS | MUTABLE_TABLE_OPS
+    }
+    waiting = list(found)
+    while waiting:
+        tensor = waiting.pop()
+        for node, position in index.consumers(tensor.node):
+            handed = TensorName(node.name, 0)
+            if node.op in _HANDING_ON and TensorName.parse(node.inputs[position]) == tensor and handed not in found:
+                found[handed] = found[tensor]
+                waiting.append(handed)
+    return found
+
+
 def fillers(index: GraphIndex, within: Iterable[str]) -> dict[str, list[Node]]:
     """Return, for every table among the named nodes, the nodes that fill it."""
-    result = {}
-    for name in within:
-        if index.nodes[name].op in TABLE_OPS | _MUTABLE_TABLE_OPS:
-            users = (node for node, position in index.consumers(name) if position == 0)
-            result[name] = [node for node in users if node.op in FILLING_OPS]
+    names = set(within)
+    result: dict[str, list[Node]] = {}
+    for tensor, table in table_tensors(index).items():
+        if table in names:
+            users = (node for node, position in index.consumers(tensor.node) if position == 0)
+            result.setdefault(table, []).extend(node for node in users if node.op in FILLING_OPS)
     return result
 
 
@@ -59,7 +81,7 @@ def refuse_mutable_tables(index: GraphIndex, within: Iterable[str]) -> None:
     Raises:
         UnsupportedError: With every such table.
     """
-    tables = sorted(name for name in within if index.nodes[name].op in _MUTABLE_TABLE_OPS)
+    tables = sorted(name for name in within if index.nodes[name].op in MUTABLE_TABLE_OPS)
     if tables:
         raise UnsupportedError(
             "lookup tables that change while the model runs are not converted yet",
@@ -85,9 +107,9 @@ def fill_tables(graph: Graph, outputs: Iterable[TensorName]) -> SelfFilling:
     for table, nodes in sorted(found.items()):
         op = index.nodes[table].op
         tensors = [node for node in nodes if node.op in _FILLED_FROM_TENSORS]
-        if op in _MUTABLE_TABLE_OPS:
+        if op in MUTABLE_TABLE_OPS:
             problems.append(f"{table} ({op}) changes while the model runs")
-        elif len(tensors) > 1:
+        elif len(tensors) > 1 and not _fill_the_same(index, tensors):
             fillers_said = ", ".join(node.name for node in tensors)
             problems.append(f"{table} ({op}) may be filled by any of {fillers_said}")
         elif tensors:
@@ -106,6 +128,21 @@ def fill_tables(graph: Graph, outputs: Iterable[TensorName]) -> SelfFilling:
     return SelfFilling(_wired(graph, index, chosen), chosen)
 
 
+def _fill_the_same(index: GraphIndex, nodes: list[Node]) -> bool:
+    """Whether nodes that fill a table fill it with the same constants."""
+    contents = []
+    for node in nodes:
+        sources = [index.producer(text) for text in node.inputs[1:3]]
+        tensors = [source.tensor() if source is not None and source.op == "Const" else None for source in sources]
+        contents.append([tensor.numpy() if tensor is not None else None for tensor in tensors])
+    first = contents[0]
+    return all(
+        one is not None and other is not None and np.array_equal(one, other)
+        for each in contents[1:]
+        for one, other in zip(first, each, strict=True)
+    )
+
+
 def _wired(graph: Graph, index: GraphIndex, chosen: dict[str, str]) -> Graph:
     """Put a waiting identity behind each chosen table's handle."""
     taken = set(index.nodes)
@@ -118,11 +155,12 @@ def _wired(graph: Graph, index: GraphIndex, chosen: dict[str, str]) -> Graph:
         is_ref = index.nodes[table].op == "HashTable"
         attrs: dict[str, Attr] = {"T": DType.string if is_ref else DType.resource}
         new[table] = Node(name, "RefIdentity" if is_ref else "Identity", [table, f"^{filler}"], "", attrs)
+    tables = {tensor: ready[table] for tensor, table in table_tensors(index).items() if table in ready}
     fill_inputs = index.reach(chosen.values())
     nodes = []
     for node in graph.nodes:
         if node.name not in fill_inputs:
-            renamed = [ready.get(text.removesuffix(":0"), text) for text in node.inputs]
+            renamed = [tables.get(TensorName.parse(text), text) for text in node.inputs]
             nodes.append(node if renamed == node.inputs else replace(node, inputs=renamed))
         else:
             nodes.append(node)

@@ -19,6 +19,7 @@ from tfthaw.ir.attrs import Attr
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
 from tfthaw.passes.prune import free_name
+from tfthaw.passes.tables import table_tensors
 from tfthaw.tensors import ArrayTensor, Tensor
 
 FROM_FILE_OPS = {
@@ -61,12 +62,13 @@ def embed_vocabularies(graph: Graph, files: Mapping[TensorName, Sequence[bytes]]
         StructureError: A file is not what its table asks for.
     """
     index = GraphIndex(graph.nodes)
+    tables = table_tensors(index)
     taken = set(index.nodes)
     done: dict[str, int] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         lines = files.get(_origin(index, node)) if node.op in FROM_FILE_OPS and len(node.inputs) > 1 else None
-        table = index.producer(node.inputs[0]) if lines is not None else None
+        table = index.nodes.get(tables.get(TensorName.parse(node.inputs[0]), "")) if lines is not None else None
         if lines is None or table is None:
             nodes.append(node)
             continue
@@ -84,14 +86,33 @@ def embed_vocabularies(graph: Graph, files: Mapping[TensorName, Sequence[bytes]]
 
 
 def _origin(index: GraphIndex, node: Node) -> TensorName:
-    """Return the tensor that a filling node takes its file's name from, behind identities."""
+    """Return the tensor that a filling node takes its file's name from.
+
+    It may come by identities, and by a variable of its own that is set to the name when the model is loaded.
+    """
     name = TensorName.parse(node.inputs[1])
     for _ in range(8):
         source = index.nodes.get(name.node)
-        if source is None or source.op != "Identity" or not source.inputs:
+        if source is None or not source.inputs:
             break
-        name = TensorName.parse(source.inputs[0])
+        if source.op == "Identity":
+            name = TensorName.parse(source.inputs[0])
+            continue
+        set_to = _set_to(index, source.inputs[0]) if source.op == "ReadVariableOp" else None
+        if set_to is None:
+            break
+        name = set_to
     return name
+
+
+def _set_to(index: GraphIndex, variable: str) -> TensorName | None:
+    """Return the only tensor that a variable is ever set to, or None where there are several or none."""
+    values = {
+        TensorName.parse(node.inputs[1])
+        for node, position in index.consumers(TensorName.parse(variable).node)
+        if node.op == "AssignVariableOp" and position == 0 and len(node.inputs) > 1
+    }
+    return values.pop() if len(values) == 1 else None
 
 
 def _entries(node: Node, table: Node, lines: Sequence[bytes]) -> tuple[Tensor, Tensor]:
