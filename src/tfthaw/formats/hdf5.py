@@ -175,6 +175,56 @@ def read_texts(node: Any, name: str, part: FileSlice) -> list[str] | None:
         raise AssertionError("unreachable")
 
 
+def read_text_attributes(part: FileSlice, limits: Limits = DEFAULT_LIMITS) -> dict[str, dict[str, str | list[str]]]:
+    """Return every group and dataset with those of its attributes that hold text; others are left out.
+
+    A list of nothing counts as text: Keras writes an empty list of names as one of numbers.
+
+    Args:
+        part: The range that is the HDF5 file.
+        limits: What to accept.
+
+    Returns:
+        The path of a group (the root is empty), or of a dataset with attributes -> attribute -> a text or a list.
+
+    Raises:
+        FormatError: The file is damaged.
+        LimitError: Groups are nested too deep, or an attribute claims more bytes than the file has.
+    """
+    h5py = require("h5py", extra="keras", purpose="read HDF5 files")
+    result: dict[str, dict[str, str | list[str]]] = {}
+    with open_hdf5(part) as file:
+        nodes: list[tuple[str, Any]] = [("", file)]
+        seen = set()
+        while nodes:
+            path, node = nodes.pop()
+            address = h5py.h5o.get_info(node.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            _refuse_depth(path, part, limits)
+            texts = {name: _text_attribute(h5py, node, name, part) for name in sorted(node.attrs)}
+            found = {name: text for name, text in texts.items() if text is not None}
+            if found or isinstance(node, h5py.Group):
+                result[path] = found
+            if isinstance(node, h5py.Group):
+                links = [name for name in node if isinstance(node.get(name, getlink=True), h5py.HardLink)]
+                nodes += [(f"{path}/{name}" if path else name, node[name]) for name in reversed(links)]
+    return result
+
+
+def _text_attribute(h5py: Any, node: Any, name: str, part: FileSlice) -> str | list[str] | None:
+    attribute = node.attrs.get_id(name)
+    if attribute.shape is None:
+        return None
+    if 0 in attribute.shape:
+        return []
+    if h5py.check_string_dtype(attribute.dtype) is None:
+        return None
+    texts = _texts(node, name, part)
+    return texts if attribute.shape else texts[0]
+
+
 def _texts(node: Any, name: str, part: FileSlice) -> list[str]:
     attribute = node.attrs.get_id(name)
     size = math.prod(attribute.shape or ())

@@ -51,6 +51,7 @@ class KerasH5:
         optimizer_keys: The tensors that belong to the optimizer.
         layer_weights: For the legacy layouts: each layer's datasets in the order in which Keras assigns them.
         lambdas: Names of the layers with Python code in their configuration.
+        part: The range that is the HDF5 file.
     """
 
     path: str
@@ -63,6 +64,7 @@ class KerasH5:
     optimizer_keys: tuple[str, ...]
     layer_weights: Mapping[str, tuple[str, ...]]
     lambdas: tuple[str, ...]
+    part: FileSlice
 
 
 def read_keras_h5(path: str, limits: Limits = DEFAULT_LIMITS) -> KerasH5:
@@ -104,6 +106,7 @@ def read_keras_h5_slice(part: FileSlice, limits: Limits = DEFAULT_LIMITS) -> Ker
         optimizer_keys=tuple(name for name in tensors if name.startswith(_OPTIMIZER_GROUPS)),
         layer_weights=MappingProxyType(layer_weights),
         lambdas=lambda_layers(config),
+        part=part,
     )
 
 

@@ -54,6 +54,7 @@ class KerasZip:
         assets: Paths of the asset files in the archive.
         lambdas: Names of the layers with Python code in their configuration.
         archive: The archive, for reading the assets.
+        part: The range that is the HDF5 file of the weights.
     """
 
     path: str
@@ -65,6 +66,7 @@ class KerasZip:
     assets: tuple[str, ...]
     lambdas: tuple[str, ...]
     archive: ZipArchive
+    part: FileSlice
 
 
 def read_keras_zip(path: str, limits: Limits = DEFAULT_LIMITS) -> KerasZip:
@@ -100,6 +102,7 @@ def read_keras_zip(path: str, limits: Limits = DEFAULT_LIMITS) -> KerasZip:
         assets=tuple(name for name in archive.members if name.startswith(_ASSETS)),
         lambdas=lambda_layers(config),
         archive=archive,
+        part=weights.part,
     )
 
 
