@@ -1,100 +1,15 @@
 """Graphs compute the same with resource variables as with references, with TensorFlow as the oracle."""
 
 import contextlib
-import warnings
 
 import numpy as np
 import pytest
 
-from tfthaw import proto
+from reference_pairs import Fresh, Pair, X, feed, images, reference, variable
 from tfthaw.errors import UnsupportedError
-from tfthaw.formats.wire import Contents
 from tfthaw.ir.graph import TensorName
-from tfthaw.ir.variables import REF_VARIABLE_OPS
-from tfthaw.passes.resource_variables import to_resource_variables
-from tfthaw.serde.graphs import graph_from_proto, graph_to_proto
-from v1_sessions import plain_config, v1_control_flow
 
 pytestmark = pytest.mark.tf
-
-
-class Pair:
-    """A graph with references and its rewritten twin, in a session each, with the same values."""
-
-    def __init__(self, tf, build, outputs=()):
-        self.tf = tf
-        before = tf.Graph()
-        before.seed = 7
-        with before.as_default(), v1_control_flow(tf), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            build(tf)
-            self.init = tf.group(
-                tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()
-            ).name
-            self.variables = [item.op.name for item in (*tf.compat.v1.global_variables(),
-                                                         *tf.compat.v1.local_variables())]  # fmt: skip
-        data = before.as_graph_def().SerializeToString()
-        message = proto.GraphDef.FromString(data)
-        self.result = to_resource_variables(graph_from_proto(message), [TensorName.parse(name) for name in outputs])
-        rewritten = tf.compat.v1.GraphDef.FromString(proto.serialize(graph_to_proto(self.result.graph, Contents())))
-        assert not {node.op for node in rewritten.node} & REF_VARIABLE_OPS
-        after = tf.Graph()
-        with after.as_default():
-            tf.import_graph_def(rewritten, name="")
-        self.before = tf.compat.v1.Session(graph=before, config=plain_config(tf))
-        self.after = tf.compat.v1.Session(graph=after, config=plain_config(tf))
-        self.before.run(self.init)
-        self._take_over()
-
-    def _take_over(self):
-        """Give the rewritten graph's variables the values of the original's, through its own init op."""
-        self.after.run(self.init)
-        for name, value in self.values(self.before).items():
-            np.testing.assert_array_equal(value, self.values(self.after)[name], err_msg=name)
-
-    def values(self, session):
-        """Return the value of every variable."""
-        fetched = {}
-        with session.graph.as_default():
-            for name in self.variables:
-                node = session.graph.get_operation_by_name(name)
-                value = node.outputs[0]
-                if node.type == "VarHandleOp":
-                    value = self.tf.raw_ops.ReadVariableOp(resource=value, dtype=node.get_attr("dtype"))
-                fetched[name] = value
-        return session.run(fetched)
-
-    def assert_same(self, outputs, *feeds, runs=3):
-        """Check that outputs and variables stay bit for bit the same over several runs."""
-        for feed in [feed for _ in range(runs) for feed in feeds or ({},)]:
-            one, other = self.before.run(list(outputs), feed), self.after.run(list(outputs), feed)
-            for name, x, y in zip(outputs, one, other, strict=True):
-                np.testing.assert_array_equal(x, y, err_msg=name, strict=x is not None)
-            left, right = self.values(self.before), self.values(self.after)
-            for name in self.variables:
-                np.testing.assert_array_equal(left[name], right[name], err_msg=name, strict=True)
-        return self
-
-
-def variable(tf, name, shape=(), initializer=None, **options):
-    initializer = initializer or tf.compat.v1.random_normal_initializer()
-    return tf.compat.v1.get_variable(name, shape, initializer=initializer, use_resource=False, **options)
-
-
-def feed(tf, shape=(None, 4), dtype="float32", name="x"):
-    return tf.compat.v1.placeholder(dtype, shape, name=name)
-
-
-def images(seed=0, shape=(3, 4)):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-X = {"x:0": images()}
-
-
-def reference(item):
-    """Return the reference itself of a variable, as ops of TensorFlow 1 take it."""
-    return item._ref()
 
 
 def test_a_dense_layer(tf):
@@ -353,22 +268,6 @@ def test_a_variable_says_that_it_has_no_value_yet(tf):
         assert after.run("is_set:0")
 
 
-class Fresh(contextlib.AbstractContextManager):
-    """New sessions of a pair, in which no variable has a value."""
-
-    def __init__(self, tf, pair):
-        self.sessions = [
-            tf.compat.v1.Session(graph=old.graph, config=plain_config(tf)) for old in (pair.before, pair.after)
-        ]
-
-    def __enter__(self):
-        return self.sessions
-
-    def __exit__(self, *exc):
-        for session in self.sessions:
-            session.close()
-
-
 def program(tf, seed, *, in_loop):
     """Build a random program of reads and writes, each step after the one before, so that it has one meaning."""
     random = np.random.default_rng(seed)
@@ -413,45 +312,6 @@ def test_random_programs_are_the_same_or_refused(tf, in_loop):
     assert refused > 3
 
 
-def optimizers(tf):
-    train = tf.compat.v1.train
-    return {
-        "sgd": train.GradientDescentOptimizer(0.1),
-        "momentum": train.MomentumOptimizer(0.1, 0.9),
-        "nesterov": train.MomentumOptimizer(0.1, 0.9, use_nesterov=True),
-        "adam": train.AdamOptimizer(0.1),
-        "adagrad": train.AdagradOptimizer(0.1),
-        "adagrad_da": train.AdagradDAOptimizer(0.1, tf.compat.v1.train.get_or_create_global_step()),
-        "adadelta": train.AdadeltaOptimizer(0.1),
-        "ftrl": train.FtrlOptimizer(0.1, l1_regularization_strength=0.01),
-        "rmsprop": train.RMSPropOptimizer(0.1, momentum=0.5),
-        "centered": train.RMSPropOptimizer(0.1, centered=True),
-        "proximal": train.ProximalGradientDescentOptimizer(0.1, l1_regularization_strength=0.01),
-        "proximal_adagrad": train.ProximalAdagradOptimizer(0.1, l1_regularization_strength=0.01),
-    }
-
-
-@pytest.mark.parametrize("kind", [
-    "sgd", "momentum", "nesterov", "adam", "adagrad", "adagrad_da", "adadelta", "ftrl", "rmsprop", "centered",
-    "proximal", "proximal_adagrad",
-])  # fmt: skip
-def test_steps_of_an_optimizer(tf, kind):
-    """Dense and sparse gradients alike; the loss of each step and all slots stay the same."""
-
-    def build(tf):
-        with tf.compat.v1.variable_scope("", use_resource=False):
-            kernel, table = variable(tf, "kernel", [4, 2]), variable(tf, "table", [6, 4])
-            rows = tf.compat.v1.nn.embedding_lookup(table, feed(tf, [None], "int32", "ids"))
-            loss = tf.reduce_mean(tf.square(tf.matmul(feed(tf) + rows, kernel) - 1.0), name="loss")
-            step = tf.compat.v1.train.get_or_create_global_step()
-            optimizers(tf)[kind].minimize(loss, global_step=step, name="train")
-
-    feeds = X | {"ids:0": np.array([0, 5, 5], np.int32)}
-    pair = Pair(tf, build, ["loss:0", "train:0"]).assert_same(["loss:0", "train"], feeds)
-
-    assert any(name.endswith("global_step") for name in pair.result.variables)
-
-
 def test_the_variable_itself_as_output(tf):
     def build(tf):
         w = variable(tf, "w", [2])
@@ -493,24 +353,6 @@ def test_functions_that_take_a_value(tf):
     pair = Pair(tf, build)
     pair.assert_same(["out:0"])
     pair.assert_same(["after:0"])
-
-
-def test_the_graphs_own_saver_saves_and_restores(tf, tmp_path):
-    def build(tf):
-        variable(tf, "w", [4])
-        variable(tf, "parts", [5], partitioner=tf.compat.v1.fixed_size_partitioner(2))
-        tf.compat.v1.train.Saver()
-
-    pair = Pair(tf, build)
-    kept = pair.values(pair.after)
-    prefix = {"save/Const:0": str(tmp_path / "model.ckpt")}
-    pair.after.run("save/control_dependency:0", prefix)
-    pair.after.run("w/Assign")
-    pair.after.run("save/restore_all", prefix)
-
-    for name, value in pair.values(pair.after).items():
-        np.testing.assert_array_equal(value, kept[name], err_msg=name)
-    assert {key for key, _ in tf.train.list_variables(str(tmp_path / "model.ckpt"))} == {"w", "parts"}
 
 
 def test_colocation_and_devices(tf):
