@@ -8,27 +8,30 @@ Source: graph_constructor.cc and node_def_util.cc of TensorFlow, and its op defi
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 
-from tfthaw.dtypes import DType
-from tfthaw.errors import StructureError, TfthawError
+from tfthaw.errors import StructureError
+from tfthaw.ir.definitions import Definitions, spans
+from tfthaw.ir.function_validation import function_problems, waiting_problems
 from tfthaw.ir.graph import Graph, TensorName
+from tfthaw.ir.node_validation import attr_problems, name_problems
 from tfthaw.ir.nodes import Node
-from tfthaw.ir.op_history import OpHistory, op_history
-from tfthaw.ir.types import count_of
 
-_NEXT = ("NextIteration", "RefNextIteration")
-_MERGES = ("Merge", "RefMerge")
+_MOST_PROBLEMS = 10_000  # nobody reads more, and a hostile graph has millions
 
 
-def require_consistent(graph: Graph) -> None:
-    """Refuse a graph that contradicts itself.
+def require_consistent(graph: Graph, definitions: Definitions | None = None) -> None:
+    """Refuse a graph that contradicts itself, or that reaches functions that do.
+
+    Args:
+        graph: The graph.
+        definitions: What its ops take and give; None for what TensorFlow's ops and its own functions do.
 
     Raises:
-        StructureError: With every problem of the main graph.
+        StructureError: With every problem of the main graph and of the functions that it reaches.
     """
-    _refuse(graph_problems(graph))
+    _refuse(graph_problems(graph, definitions))
 
 
 def require_unique_names(graph: Graph, within: Collection[str]) -> None:
@@ -41,11 +44,11 @@ def require_unique_names(graph: Graph, within: Collection[str]) -> None:
     Raises:
         StructureError: With every such name.
     """
-    _refuse(_name_problems(node for node in graph.nodes if node.name in within))
+    _refuse(name_problems(node for node in graph.nodes if node.name in within))
 
 
 def _refuse(problems: Iterable[str]) -> None:
-    found = list(problems)
+    found = list(islice(problems, _MOST_PROBLEMS))
     if found:
         raise StructureError(
             "the graph contradicts itself", problems=found,
@@ -53,128 +56,61 @@ def _refuse(problems: Iterable[str]) -> None:
         )  # fmt: skip
 
 
-def _name_problems(nodes: Iterable[Node]) -> Iterator[str]:
-    for name, count in Counter(node.name for node in nodes).items():
-        if count > 1 or not name:
-            yield f"{count} nodes have the name {name!r}"
-
-
-def graph_problems(graph: Graph) -> Iterator[str]:
-    """Yield what is wrong with the main graph, one sentence each."""
-    nodes = graph.nodes
-    yield from _name_problems(nodes)
-    known = {node.name: node for node in nodes}
-    library = {function.name: (len(function.inputs), len(function.outputs)) for function in graph.functions}
-    for node in nodes:
-        for problem in _node_problems(node, known, library):
+def graph_problems(graph: Graph, definitions: Definitions | None = None) -> Iterator[str]:
+    """Yield what is wrong with the main graph and with the functions that it reaches, one sentence each."""
+    known = {node.name: node for node in graph.nodes}
+    judge = _Judge(known, definitions or Definitions(graph.functions))
+    yield from name_problems(graph.nodes)
+    for node in graph.nodes:
+        for problem in judge.problems(node):
             yield f"{node.name} ({node.op}): {problem}"
-    yield from _cycles(nodes)
+    # inputs were judged before, so that the short way of `GraphIndex` to their nodes is right
+    needs = {
+        node.name: {text[1:] if text[:1] == "^" else text.partition(":")[0] for text in node.inputs}
+        for node in graph.nodes
+    }
+    yield from waiting_problems(needs, {name: node.op for name, node in known.items()})
+    yield from function_problems(graph, judge.definitions)
 
 
-def _node_problems(node: Node, known: dict[str, Node], library: dict[str, tuple[int, int]]) -> Iterator[str]:
-    """Yield what is wrong with one node."""
-    history = None if node.op in library else op_history(node.op)
-    if history is not None:
-        problems = list(_attr_problems(node, history))
+class _Judge:
+    """Judges the nodes of a main graph one by one."""
+
+    def __init__(self, known: dict[str, Node], definitions: Definitions) -> None:
+        self.known = known
+        self.definitions = definitions
+
+    def problems(self, node: Node) -> Iterator[str]:
+        """Yield what is wrong with one node."""
+        problems = [] if node.op in self.definitions.functions else list(attr_problems(node))
         yield from problems
         if problems:
             return  # what its attrs should count cannot be counted
-    data = 0
-    for position, text in enumerate(node.inputs):
-        name = TensorName.parse(text)
-        producer = known.get(name.node)
-        if producer is None:
-            yield f"input {position}, {text!r}, names no node"
-        elif not name.is_control:
-            outputs = _outputs(producer, library)
-            if outputs is not None and name.output >= outputs:
-                yield f"input {position}, {text!r}, names an output that {producer.op} does not have"
-        if not name.is_control:
-            if data < position:
-                yield f"input {position}, {text!r}, comes after a control input"
-            data += 1
-    expected = library[node.op][0] if node.op in library else None
-    if history is not None:
-        expected = count_of(node, history.inputs)
-    if expected is not None and data != expected:
-        yield f"it has {data} inputs, its op takes {expected}"
+        data = 0
+        for position, text in enumerate(node.inputs):
+            name = TensorName.parse(text)
+            producer = self.known.get(name.node)
+            if producer is None:
+                yield f"input {position}, {text!r}, names no node"
+            elif not name.is_control:
+                outputs = self._count(producer, gives=True)
+                if outputs is not None and name.output >= outputs:
+                    yield f"input {position}, {text!r}, names an output that {producer.op} does not have"
+            if not name.is_control:
+                if data < position:
+                    yield f"input {position}, {text!r}, comes after a control input"
+                data += 1
+        expected = self._count(node, gives=False)
+        if expected is not None and data != expected:
+            yield f"it has {data} inputs, its op takes {expected}"
 
-
-def _outputs(node: Node, library: dict[str, tuple[int, int]]) -> int | None:
-    """Return how many outputs a node has, or None where its op is unknown."""
-    if node.op in library:
-        return library[node.op][1]
-    history = op_history(node.op)
-    return None if history is None else count_of(node, history.outputs)
-
-
-def _attr_problems(node: Node, history: OpHistory) -> Iterator[str]:
-    """Yield attrs that are not there or of another kind."""
-    for attr in history.attrs:
-        if attr.name not in node.attrs:
-            # what came later or went earlier than the op need not be there
-            if attr.default is None and attr.since == history.since and attr.until in (None, history.until):
-                yield f"the attr {attr.name!r} is missing"
-        elif attr.type == "type" and not isinstance(node.attrs[attr.name], DType):
-            yield f"the attr {attr.name!r} is no type"
-    if node.op == "Const":
-        yield from _constant_problems(node)
-
-
-def _constant_problems(node: Node) -> Iterator[str]:
-    tensor = node.tensor()
-    if tensor is None:
-        yield "its value is no tensor"
-    elif tensor.dtype is not node.dtype("dtype"):
-        stated = node.dtype("dtype")
-        yield f"its value is {tensor.dtype.name}, its type {stated.name if stated else 'none'}"
-    else:
-        try:
-            tensor.check()
-        except TfthawError as error:
-            yield error.message
-
-
-def _cycles(nodes: Sequence[Node]) -> Iterator[str]:
-    """Yield one cycle that no loop explains; the only way back is from a NextIteration to a Merge."""
-    names = {node.name for node in nodes}
-    waits: dict[str, int] = {}
-    users: dict[str, list[str]] = {}
-    ops = {node.name: node.op for node in nodes}
-    for node in nodes:
-        sources = [source for source in _sources(node, ops) if source in names]
-        waits[node.name] = len(sources)
-        for source in sources:
-            users.setdefault(source, []).append(node.name)
-    ready = [name for name, count in waits.items() if count == 0]
-    while ready:
-        name = ready.pop()
-        del waits[name]
-        for user in users.get(name, ()):
-            waits[user] -= 1
-            if waits[user] == 0:
-                ready.append(user)
-    if waits:
-        stuck = {node.name: node for node in nodes if node.name in waits}
-        shown = _one_cycle(stuck, ops)
-        yield f"nodes wait for each other without a loop: {' <- '.join(shown[:8])}{' ...' if len(shown) > 8 else ''}"
-
-
-def _sources(node: Node, ops: dict[str, str]) -> Iterable[str]:
-    """Return the distinct nodes that must run before a node, ways back into a loop left out."""
-    # inputs were judged before, so that the short way of `GraphIndex` to their nodes is right
-    found = {text[1:] if text[:1] == "^" else text.partition(":")[0] for text in node.inputs}
-    if node.op in _MERGES:
-        return [name for name in found if ops.get(name) not in _NEXT]
-    return found
-
-
-def _one_cycle(stuck: dict[str, Node], ops: dict[str, str]) -> list[str]:
-    """Return the nodes of a cycle, each after the one that needs it; the first again at the end."""
-    path: dict[str, None] = {}
-    name = next(iter(stuck))
-    while name not in path:
-        path[name] = None
-        name = next(source for source in _sources(stuck[name], ops) if source in stuck)
-    order = list(path)
-    return [*order[order.index(name):], name]
+    def _count(self, node: Node, *, gives: bool) -> int | None:
+        """Return how many tensors a node gives or takes; None where nothing says it."""
+        definition = self.definitions.find(node.op)
+        if definition is None:
+            return None
+        arguments = definition.outputs if gives else definition.inputs
+        if not any(item.number_attr or item.type_list_attr for item in arguments):
+            return len(arguments)  # the common case
+        found = spans(arguments, node.attrs, definition.defaults)
+        return None if found is None else sum(span.count for span in found)
