@@ -31,7 +31,7 @@ examples:
 
 _OPTIONS = (
     "to", "checkpoint", "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing",
-    "allow_unused", "set", "dtype", "verify", "style", "batch_norm", "overwrite",
+    "allow_unused", "set", "dtype", "verify", "style", "batch_norm", "keys", "overwrite",
 )  # fmt: skip
 
 
@@ -68,6 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="batch normalisation that was left in training mode (default: keep)")  # fmt: skip
     parser.add_argument("--verify", choices=("weights", "outputs"), help="what to prove (weights are always proved)")
     parser.add_argument("--style", choices=("v1",), default="v1", help="how a SavedModel is written")
+    parser.add_argument("--keys", choices=("names", "objects"),
+                        help="how a checkpoint names its values (default: as the source does)")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what is at DST")
 
 

@@ -23,12 +23,14 @@ from tfthaw.conversion.graphs import (
     with_current_saver,
     with_state,
 )
-from tfthaw.conversion.options import Options
+from tfthaw.conversion.keras import checkpoint_tensors, keras_contents, keras_structure
+from tfthaw.conversion.options import KERAS_FORMATS, Options
 from tfthaw.conversion.result import ConversionResult, Verified
 from tfthaw.conversion.weights import select_weights
 from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
+from tfthaw.export.keras import write_keras
 from tfthaw.export.meta_graph import meta_name, write_meta_graph
 from tfthaw.export.saved_model import write_saved_model
 from tfthaw.export.weights import write_checkpoint, write_weights_file
@@ -185,11 +187,21 @@ def _write_whole(job: _Job, model: Model) -> None:
 
 def _write_weights(job: _Job) -> None:
     """Write a format that carries weights alone."""
-    tensors, job.notes = select_weights(job.artifact, job.options)
+    if job.options.to in KERAS_FORMATS:
+        contents = keras_contents(job.artifact, job.destination, job.options, job.notes)
+        job.files = write_keras(contents, job.destination, job.delivery(contents.tensors))
+        return
+    if job.options.keys == "objects":
+        tensors = checkpoint_tensors(job.artifact, job.options, job.notes)
+    else:
+        tensors, job.notes = select_weights(job.artifact, job.options)
     if job.options.to == "checkpoint":
         job.files = write_checkpoint(tensors, job.destination, job.delivery(tensors, Path(job.destination).name))
     else:
-        job.files = write_weights_file(tensors, job.destination, job.delivery(tensors), to=job.options.to)
+        structure = keras_structure(job.artifact, job.options)
+        job.files = write_weights_file(
+            tensors, job.destination, job.delivery(tensors), to=job.options.to, metadata=structure
+        )
 
 
 def _prove_weights(job: _Job, expected: Mapping[str, Tensor], written: Path) -> WeightProof:

@@ -11,7 +11,8 @@ from tfthaw.errors import UsageError
 from tfthaw.serde.artifacts import GRAPH_FORMATS
 
 WEIGHT_FORMATS = ("checkpoint", "safetensors", "npz")
-WRITABLE_FORMATS = (*GRAPH_FORMATS, *WEIGHT_FORMATS)
+KERAS_FORMATS = ("keras-h5", "keras-weights", "keras-zip")
+WRITABLE_FORMATS = (*GRAPH_FORMATS, *WEIGHT_FORMATS, *KERAS_FORMATS)
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "to": WRITABLE_FORMATS,
@@ -20,6 +21,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "verify": ("weights", "outputs"),
     "optimizer": ("drop", "keep"),
     "style": ("v1",),
+    "keys": ("names", "objects"),
     "batch_norm": ("keep", "inference"),
 }
 
@@ -45,6 +47,8 @@ class Options:
         verify: `weights` alone, or `outputs` too; None does what can be done.
         style: How a SavedModel is written.
         batch_norm: `keep` batch normalisation as it is, or make what is left in training mode use its moving averages.
+        keys: Of a checkpoint: the `names` that the source has, or paths of `objects`, as `tf.train.Checkpoint` of the
+            Keras model has them; None takes those of the source.
         overwrite: Whether what is at the destination may be replaced.
         progress: Called with the number of bytes just done.
     """
@@ -65,6 +69,7 @@ class Options:
     verify: str | None = None
     style: str = "v1"
     batch_norm: str = "keep"
+    keys: str | None = None
     overwrite: bool = False
     progress: Progress | None = None
 
@@ -79,7 +84,9 @@ class Options:
             raise UsageError("--inputs without --outputs: say which tensors to compute from them")
         given = [name for name in ("signature", "inputs", "outputs", "set") if getattr(self, name)]
         given += ["batch_norm"] if self.batch_norm != "keep" else []
-        if given and self.to in WEIGHT_FORMATS:
+        if self.keys and self.to != "checkpoint":
+            raise UsageError(f"--keys says how a checkpoint names its values, not a {self.to}")
+        if given and self.to in (*WEIGHT_FORMATS, *KERAS_FORMATS):
             raise UsageError(
                 f"{', '.join(given)} choose or change a part of a graph, and {self.to} holds weights alone"
             )

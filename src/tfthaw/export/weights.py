@@ -39,8 +39,9 @@ def write_bundle(tensors: Mapping[str, Tensor], folder: Path, basename: str, pro
 
 
 def write_weights_file(
-    tensors: Mapping[str, Tensor], path: str | os.PathLike[str], delivery: Delivery, *, to: str
-) -> list[Path]:
+    tensors: Mapping[str, Tensor], path: str | os.PathLike[str], delivery: Delivery, *, to: str,
+    metadata: Mapping[str, str] | None = None,
+) -> list[Path]:  # fmt: skip
     """Write one file of weights.
 
     Args:
@@ -48,6 +49,7 @@ def write_weights_file(
         path: The file.
         to: `safetensors` or `npz`.
         delivery: How to go about it.
+        metadata: Text to keep beside the tensors, where the format can.
 
     Returns:
         The files that were written.
@@ -60,7 +62,7 @@ def write_weights_file(
         if to == "safetensors":
             from tfthaw.formats.safetensors import write_safetensors
 
-            write_safetensors(file, tensors, progress=delivery.progress)
+            write_safetensors(file, tensors, metadata, delivery.progress)
         else:
             from tfthaw.formats.npz import write_npz
 

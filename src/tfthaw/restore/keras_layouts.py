@@ -92,7 +92,7 @@ def locate_saved(tree: KerasLayer, names: Iterable[str]) -> Located:
     used: set[str] = set()
     for place, layer, prefix in _saved_prefixes(tree, groups):
         if not layer.is_known:
-            region = {name[len(prefix) :]: name for name in every if name.startswith(prefix) and not _is_aside(name)}
+            region = {name[len(prefix) :]: name for name in every if name.startswith(prefix) and not is_aside(name)}
             found.regions[place] = region
             used.update(region.values())
         for position in range(len(layer.weights)):
@@ -105,7 +105,7 @@ def locate_saved(tree: KerasLayer, names: Iterable[str]) -> Located:
     used.update(found.optimizer)
     for name in every:
         if name not in used:
-            (found.aside if _is_aside(name) else found.rest).append(name)
+            (found.aside if is_aside(name) else found.rest).append(name)
     return found
 
 
@@ -137,7 +137,8 @@ def _groups(name: str) -> Iterator[str]:
         parent = parent.rpartition("/")[0]
 
 
-def _is_aside(name: str) -> bool:
+def is_aside(name: str) -> bool:
+    """Whether a dataset belongs to an optimizer or to metrics, not to the model."""
     heads = ("optimizer/", "_optimizer/", "metrics/", "_metrics/", "compile_metrics/", "_compile_metrics/",
              "compiled_metrics/", "_loss_tracker/", "_loss/", "optimizer_weights/")  # fmt: skip
     return name.startswith(heads)
