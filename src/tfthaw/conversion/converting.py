@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from tfthaw.conversion.graphs import (
     input_specs,
     keeps_whole_graph,
     prepare,
-    unfed_placeholders,
     with_current_saver,
     with_state,
 )
 from tfthaw.conversion.keras import checkpoint_tensors, keras_contents, keras_structure
 from tfthaw.conversion.options import KERAS_FORMATS, Options
 from tfthaw.conversion.result import ConversionResult, Verified
+from tfthaw.conversion.unfed import refuse_unfed
 from tfthaw.conversion.weights import select_weights
 from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
@@ -54,6 +55,7 @@ class _Job:
         destination: Where to write.
         options: What the user asked for.
         early: Compares values while others are being written.
+        opened: What is open besides the source.
         files: What was written.
         proof: What was proved of its tensors.
         output_proof: What was proved of its outputs.
@@ -67,6 +69,7 @@ class _Job:
     destination: str
     options: Options
     early: EarlyComparison
+    opened: ExitStack
     files: list[Path] = field(default_factory=list)
     proof: WeightProof = field(default_factory=WeightProof)
     output_proof: OutputProof = field(default_factory=OutputProof)
@@ -74,6 +77,10 @@ class _Job:
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def open_checkpoint(self, path: str) -> Artifact:
+        """Open the artifact that the values come from, for as long as the conversion takes."""
+        return self.opened.enter_context(open_artifact(path))
 
     def delivery(self, expected: Mapping[str, Tensor], name: str = "") -> Delivery:
         """Return how to write, with the proof that what was written is the same model.
@@ -110,8 +117,8 @@ def convert(
     """
     began = time.perf_counter()
     chosen = Options(to=to, **options)
-    with naming(source), open_artifact(source) as artifact, EarlyComparison() as early:
-        job = _Job(artifact, os.fspath(destination), chosen, early)
+    with naming(source), open_artifact(source) as artifact, EarlyComparison() as early, ExitStack() as opened:
+        job = _Job(artifact, os.fspath(destination), chosen, early, opened)
         if to in GRAPH_FORMATS:
             _write_graph_format(job)
         else:
@@ -133,18 +140,22 @@ def _write_graph_format(job: _Job) -> None:
     """Write a format that carries a graph."""
     options = job.options
     model = job.artifact.model(options.tags)
+    values = job.artifact
     if options.checkpoint is not None:
-        values = open_artifact(options.checkpoint)
+        values = job.open_checkpoint(options.checkpoint)
         if not values.tensors:
             raise UnsupportedError(f"{values.located.format} holds no values", path=options.checkpoint)
         model = replace(model, values=values.tensors)
     if keeps_whole_graph(model, options):
         _write_whole(job, model)
         return
-    prepared = job.prepared = prepare(model, options, path=options.checkpoint or job.artifact.path)
-    unfed = unfed_placeholders(prepared)
-    if unfed:
-        prepared.notes.append(f"the outputs also need {', '.join(unfed)}, which is no input; --set gives it a value")
+    stored = None
+    if model.object_graph is not None and values.checkpoint is not None:
+        from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
+
+        stored = read_stored_graph(values.checkpoint)
+    prepared = job.prepared = prepare(model, options, path=options.checkpoint or job.artifact.path, stored=stored)
+    refuse_unfed(prepared)
     if options.to == "frozen-graph":
         model, constants = freeze_prepared(prepared)
         job.files = write_graph(model, job.destination, job.delivery(constants))

@@ -18,6 +18,7 @@ from tfthaw.ir.attrs import Shape
 from tfthaw.ir.definitions import Definition, Definitions
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Asset, Collection, Model, Saver
+from tfthaw.ir.object_graph import TrackableObjectGraph
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature
 from tfthaw.ir.types import output_dtype
 from tfthaw.ir.validation import require_consistent, require_unique_names
@@ -29,13 +30,14 @@ from tfthaw.passes.freeze import freeze
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.idle_controls import drop_idle_controls
 from tfthaw.passes.inline_functions import inline_functions
-from tfthaw.passes.prune import PLACEHOLDER_OPS, prune, prune_library, require_tensors
+from tfthaw.passes.prune import prune, prune_library, require_tensors
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
 from tfthaw.passes.tables import fill_tables, fillers, refuse_mutable_tables
 from tfthaw.passes.transient import first_call
 from tfthaw.passes.vocabularies import embed_vocabularies, file_names
 from tfthaw.passes.writes import drop_writes
 from tfthaw.restore.initial_values import initial_values
+from tfthaw.restore.object_keys import keys_by_node
 from tfthaw.restore.plan import Match, Plan, choose_averages, plan_restore
 from tfthaw.restore.saved_names import V1_RESTORE_OPS
 from tfthaw.serde.described_ops import described_ops
@@ -63,6 +65,7 @@ class Prepared:
         fed: Where each input is fed now.
         settings: Placeholders that are constants now, by tensor name, with their values.
         described: Ops that the source describes itself.
+        objects: variable's node -> checkpoint key, as object graphs say.
     """
 
     model: Model
@@ -75,6 +78,7 @@ class Prepared:
     fed: dict[TensorName, TensorName]
     settings: dict[str, Array] = field(default_factory=dict)
     described: Mapping[str, Definition] = field(default_factory=dict)
+    objects: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def definitions(self) -> Definitions:
@@ -102,8 +106,14 @@ class Prepared:
         )
 
 
-def prepare(model: Model, options: Options, *, path: str) -> Prepared:
+def prepare(model: Model, options: Options, *, path: str, stored: TrackableObjectGraph | None = None) -> Prepared:
     """Choose, set placeholders, and take what the outputs need.
+
+    Args:
+        model: The model, with its values.
+        options: What the user asked for.
+        path: Where the values come from, for errors.
+        stored: The object graph of the checkpoint that they come from.
 
     Raises:
         TfthawError: As `select`, `set_placeholders`, `prune` and `fill_tables` do.
@@ -112,6 +122,8 @@ def prepare(model: Model, options: Options, *, path: str) -> Prepared:
     every = options.to in ("saved-model", "meta-graph")
     selection = select(model, signature=options.signature, inputs=options.inputs, outputs=options.outputs, every=every)
     prepared = Prepared(model, model.graph, selection, values, path, options, [*model.notes, *notes], {})
+    if model.object_graph is not None and stored is not None:
+        prepared.objects = keys_by_node(model.graph, model.object_graph, stored)
     if model.graph.functions:
         prepared.described = described_ops(model.opaque or b"", model.payloads)
     if options.set:
@@ -269,7 +281,8 @@ def _plan(prepared: Prepared) -> Plan:
     saving = saving_graph(model.saver, prepared.whole, prepared.described)
     plan = plan_restore(
         saving, needed_variables(prepared), prepared.values, declared=model.declared,
-        restore_op=model.saver.restore_op if model.saver else None, renames=prepared.options.map, path=prepared.path,
+        restore_op=model.saver.restore_op if model.saver else None, renames=prepared.options.map,
+        objects=prepared.objects, path=prepared.path,
     )  # fmt: skip
     if not plan.missing:
         return plan
@@ -462,16 +475,6 @@ def _collections(prepared: Prepared, added: WithSaver, plan: Plan) -> dict[str, 
     if init and prepared.options.to == "saved-model" and INIT_OP_SIGNATURE not in prepared.model.signatures:
         result["saved_model_main_op"] = Collection("node", init)
     return result
-
-
-def unfed_placeholders(prepared: Prepared) -> list[str]:
-    """Return placeholders that the outputs need and that are no input."""
-    fed = {prepared.where(name).node for name in prepared.selection.feeds}
-    return [
-        node.name
-        for node in prepared.graph.nodes
-        if node.op in PLACEHOLDER_OPS and node.op != "PlaceholderWithDefault" and node.name not in fed
-    ]
 
 
 def input_specs(prepared: Prepared) -> dict[str, InputSpec]:

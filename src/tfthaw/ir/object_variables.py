@@ -168,17 +168,22 @@ def _items(objects: Sequence[TreeObject], node: int) -> list[int]:
     return [] if -1 in items else items
 
 
-def checkpoint_keys(graph: ObjectGraph, stored: TrackableObjectGraph) -> dict[int, str]:
+def checkpoint_keys(graph: ObjectGraph, stored: TrackableObjectGraph, root: int = 0) -> dict[int, str]:
     """Tell under which key a checkpoint has each variable of a SavedModel.
 
     Both graphs are walked from their roots along the same names; the numbers of objects need not be the same.
 
+    Args:
+        graph: The object graph of the SavedModel.
+        stored: The object graph of the checkpoint.
+        root: The object of the checkpoint that the SavedModel's root is there.
+
     Returns:
         object of the SavedModel -> key.
     """
-    if not len(graph.nodes) or not len(stored.nodes):
+    if not len(graph.nodes) or not 0 <= root < len(stored.nodes):
         return {}
-    partners = {0: 0}
+    partners = {0: root}
     waiting = [0]
     for node in waiting:
         item, partner = graph.nodes[node], stored.nodes[partners[node]]

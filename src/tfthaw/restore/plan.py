@@ -27,7 +27,8 @@ class Match:
         variable: The variable's node.
         key: The checkpoint key.
         tensor: The value; of a partitioned variable the part that belongs here.
-        reason: Why this key: `map`, `saver`, `name`, `partition`, or `initial` (the graph's own init op sets it).
+        reason: Why this key: `map`, `saver`, `object` (the object graphs say so), `name`, `partition`, or `initial`
+            (the graph's own init op sets it).
         whole: What the checkpoint has under the key.
         part: For a part of a partitioned variable: the Saver's text for it, such as `10 20 0,5:-`; else empty.
     """
@@ -87,6 +88,7 @@ def plan_restore(
     declared: Mapping[str, VariableDeclaration] | None = None,
     restore_op: str | None = None,
     renames: Mapping[str, str] | None = None,
+    objects: Mapping[str, str] | None = None,
     path: str | None = None,
 ) -> Plan:
     """Plan how the variables of a graph take their values.
@@ -98,6 +100,7 @@ def plan_restore(
         declared: What the graph's collections say of its variables.
         restore_op: The node that the graph's Saver runs to restore.
         renames: checkpoint key -> variable, as a map file gives it; it wins over everything else.
+        objects: variable's node -> checkpoint key, as the object graphs of model and checkpoint say.
         path: The checkpoint, for errors.
     """
     saved = saved_names(GraphIndex(graph.nodes), restore_op)
@@ -115,11 +118,12 @@ def plan_restore(
         if wanted is not None and wanted not in values:
             plan.mismatched.append(f"map: {variable.name} shall take {wanted!r}, which the checkpoint does not have")
             continue
-        match = _match(variable, values, said, (declared or {}).get(variable.node), given)
+        declaration = (declared or {}).get(variable.node)
+        match = _match(variable, values, said, declaration, given=given, objects=objects or {})
         if match is None:
             plan.missing.append(variable.name)
             continue
-        if said is not None and match.reason not in ("saver", "map"):
+        if said is not None and match.reason not in ("saver", "map", "object"):
             plan.notes.append(
                 f"{variable.name} took the value of {match.key!r}; {said.key!r}, which its Saver restores, is not there"
             )
@@ -138,14 +142,19 @@ def _match(
     values: Mapping[str, Tensor],
     saved: SavedAs | None,
     declared: VariableDeclaration | None,
+    *,
     given: Mapping[str, str],
+    objects: Mapping[str, str],
 ) -> Match | None:
-    """Find the value of one variable: by map file, by Saver, by name, as part of a whole."""
+    """Find the value of one variable: by map file, by Saver, by object, by name, as part of a whole."""
     key = given.get(variable.name) or given.get(variable.node)
     if key is not None and key in values:
         return Match(variable.node, key, values[key], "map", values[key])
     if saved is not None and saved.key in values:
         return _taken(variable, saved.key, values[saved.key], saved, "saver")
+    key = objects.get(variable.node)
+    if key is not None and key in values:
+        return Match(variable.node, key, values[key], "object", values[key])
     for name in (variable.name, variable.node):
         if name in values:
             return Match(variable.node, name, values[name], "name", values[name])
