@@ -14,31 +14,56 @@ from tfthaw.serde.graphs import graph_from_proto, graph_to_proto
 from v1_sessions import plain_config, v1_control_flow
 
 
+def run_side_by_side(tf, build, rewrite):
+    """Build a graph and rewrite it.
+
+    Args:
+        tf: TensorFlow.
+        build: Builds the graph; called with TensorFlow.
+        rewrite: A pass: takes a graph, returns what has a `graph`.
+
+    Returns:
+        A session of the graph as it was built, and one of what it became.
+    """
+    before, after = tf.Graph(), tf.Graph()
+    before.seed = 7
+    with before.as_default(), v1_control_flow(tf), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        build(tf)
+    message = proto.GraphDef.FromString(before.as_graph_def().SerializeToString())
+    rewritten = graph_to_proto(rewrite(graph_from_proto(message)).graph, Contents())
+    with after.as_default():
+        tf.import_graph_def(tf.compat.v1.GraphDef.FromString(proto.serialize(rewritten)), name="")
+    return tuple(tf.compat.v1.Session(graph=graph, config=plain_config(tf)) for graph in (before, after))
+
+
+def assert_same_bits(one, other, what):
+    """Check that two fetched values are the same; an op that was only run gives None."""
+    assert (one is None) == (other is None), what
+    if one is not None:
+        one, other = np.asarray(one), np.asarray(other)
+        assert (one.dtype, one.shape, one.tolist()) == (other.dtype, other.shape, other.tolist()), what
+
+
 class Pair:
     """A graph with references and its rewritten twin, in a session each, with the same values."""
 
     def __init__(self, tf, build, outputs=()):
         self.tf = tf
-        before = tf.Graph()
-        before.seed = 7
-        with before.as_default(), v1_control_flow(tf), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        self.variables = []
+
+        def build_with_init(tf):
             build(tf)
-            self.init = tf.group(
-                tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()
-            ).name
-            self.variables = [item.op.name for item in (*tf.compat.v1.global_variables(),
-                                                         *tf.compat.v1.local_variables())]  # fmt: skip
-        data = before.as_graph_def().SerializeToString()
-        message = proto.GraphDef.FromString(data)
-        self.result = to_resource_variables(graph_from_proto(message), [TensorName.parse(name) for name in outputs])
-        rewritten = tf.compat.v1.GraphDef.FromString(proto.serialize(graph_to_proto(self.result.graph, Contents())))
-        assert not {node.op for node in rewritten.node} & REF_VARIABLE_OPS
-        after = tf.Graph()
-        with after.as_default():
-            tf.import_graph_def(rewritten, name="")
-        self.before = tf.compat.v1.Session(graph=before, config=plain_config(tf))
-        self.after = tf.compat.v1.Session(graph=after, config=plain_config(tf))
+            every = [*tf.compat.v1.global_variables(), *tf.compat.v1.local_variables()]
+            self.variables = [item.op.name for item in every]
+            self.init = tf.compat.v1.variables_initializer(every).name
+
+        def rewrite(graph):
+            self.result = to_resource_variables(graph, [TensorName.parse(name) for name in outputs])
+            return self.result
+
+        self.before, self.after = run_side_by_side(tf, build_with_init, rewrite)
+        assert not {node.type for node in self.after.graph.get_operations()} & REF_VARIABLE_OPS
         self.before.run(self.init)
         self._take_over()
 
@@ -46,7 +71,7 @@ class Pair:
         """Give the rewritten graph's variables the values of the original's, through its own init op."""
         self.after.run(self.init)
         for name, value in self.values(self.before).items():
-            np.testing.assert_array_equal(value, self.values(self.after)[name], err_msg=name)
+            assert_same_bits(value, self.values(self.after)[name], name)
 
     def values(self, session):
         """Return the value of every variable."""
@@ -65,10 +90,10 @@ class Pair:
         for feed in [feed for _ in range(runs) for feed in feeds or ({},)]:
             one, other = self.before.run(list(outputs), feed), self.after.run(list(outputs), feed)
             for name, x, y in zip(outputs, one, other, strict=True):
-                np.testing.assert_array_equal(x, y, err_msg=name, strict=x is not None)
+                assert_same_bits(x, y, name)
             left, right = self.values(self.before), self.values(self.after)
             for name in self.variables:
-                np.testing.assert_array_equal(left[name], right[name], err_msg=name, strict=True)
+                assert_same_bits(left[name], right[name], name)
         return self
 
 
