@@ -125,6 +125,20 @@ def test_a_choice_that_is_none_is_refused(tag_sets, tags, kind, text):
     assert str(caught.value).startswith("model: ")
 
 
+def test_meta_graphs_of_the_same_tags_are_told_apart():
+    message = saved_model(["serve"], ["train"], ["serve"], ["serve"])
+    message.meta_graphs[2].meta_info_def.tensorflow_version = "1.15.0"
+    message.meta_graphs[2].graph_def.node.add(name="x")
+    message.meta_graphs[2].signature_def["predict"].method_name = "m"
+    with pytest.raises(StructureError) as caught:
+        choose_meta_graph(message)
+    assert caught.value.problems == (
+        "number 0: 0 nodes, 0 functions, signatures none, by TensorFlow of no version",
+        "number 2: 1 nodes, 0 functions, signatures predict, by TensorFlow 1.15.0",
+        "number 3 is equal to number 0",
+    )
+
+
 def asset(name, tensor="t:0"):
     return proto.AssetFileDef(filename=name, tensor_info=proto.TensorInfo(name=tensor))
 

@@ -158,13 +158,34 @@ def choose_meta_graph(message: Any, tags: Iterable[str] | None = None, *, path: 
     wanted = frozenset([SERVE]) if tags is None else frozenset(tags)
     found = [index for index, each in enumerate(tag_sets) if each == wanted]
     if len(found) > 1:
-        raise StructureError(f"{len(found)} MetaGraphs have the same tags {_show(wanted)}", path=path)
+        raise StructureError(
+            f"{len(found)} MetaGraphs have the same tags {_show(wanted)}, so none of them is meant", path=path,
+            problems=_differences(message, found), hint="TensorFlow takes the first; a tool may have added the others",
+        )  # fmt: skip
     if not found and tags is None:
         raise NotFoundError("it has several MetaGraphs, none tagged serve alone", path=path,
                             hint=f"choose one with --tags; {listed}")
     if not found:
         raise NotFoundError(f"no MetaGraph has the tags {_show(wanted)}", path=path, hint=listed)
     return found[0]
+
+
+def _differences(message: Any, places: Sequence[int]) -> list[str]:
+    """Return what each of several MetaGraphs is, one sentence each."""
+    result = []
+    first = proto.serialize(message.meta_graphs[places[0]])
+    for place in places:
+        found = message.meta_graphs[place]
+        if place != places[0] and proto.serialize(found) == first:
+            result.append(f"number {place} is equal to number {places[0]}")
+            continue
+        graph, keys = found.graph_def, sorted(found.signature_def)
+        shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+        result.append(
+            f"number {place}: {len(graph.node)} nodes, {len(graph.library.function)} functions, "
+            f"signatures {shown or 'none'}, by TensorFlow {found.meta_info_def.tensorflow_version or 'of no version'}"
+        )
+    return result
 
 
 def asset_paths(meta_graph: Any, directory: SavedModelDirectory) -> dict[str, Path]:
