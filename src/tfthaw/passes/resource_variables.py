@@ -236,9 +236,9 @@ class _Rewriting:
         """Return the name that every variable is shared under; resource variables may have taken the one it had."""
         taken = {state_of(node) for node in self.index.nodes.values() if node.op in HANDLE_OPS}
         states = set(self.references.states.values())
-        result = {}
-        for container, name in states:
-            elsewhere = {shared for place, shared in taken | (states - {(container, name)}) if place == container}
+        result = {state: state[1] for state in states}
+        for container, name in states & taken:
+            elsewhere = {shared for place, shared in taken | states if place == container}
             result[container, name] = free_name(elsewhere, name)
         return result
 
