@@ -229,6 +229,9 @@ def _describe_objects(report: Report, artifact: Artifact, model: Model | None, t
     objects = artifact.objects(tags)
     if objects is None:
         return
+    if objects.graph is None and objects.stored is None:
+        report.notes += objects.notes
+        return
     from tfthaw.object_inspection import object_report  # only what has objects needs it
 
     entries = artifact.checkpoint.entries if artifact.checkpoint is not None else {}
@@ -245,7 +248,7 @@ def _describe_objects(report: Report, artifact: Artifact, model: Model | None, t
     problems = report.object_graph["problems"]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        report.notes.append(f"its object graph contradicts itself: {problems[0]}{more}")
+        report.notes.append(f"its object graph is not whole: {problems[0]}{more}")
 
 
 def _describe_keras(report: Report, artifact: Artifact) -> None:

@@ -22,6 +22,8 @@ class Limits:
         max_message_bytes: Bytes of one protobuf message held in memory, big constants apart.
         max_nodes: Nodes of one graph or function: each takes about two kilobytes in memory, and as little as two bytes
             in a file.
+        max_objects: Objects and edges of one object graph that are looked at: each takes about a kilobyte in memory. A
+            model of a thousand Keras layers has about a hundred thousand.
         max_depth: Nesting of messages, functions and groups.
         max_rank: Dimensions of a shape. TensorFlow itself stops at 254.
         max_inflation: Decompressed bytes for one compressed byte, in archives. DEFLATE cannot pass about 1032.
@@ -32,6 +34,7 @@ class Limits:
     max_block_bytes: int = 1 << 28
     max_message_bytes: int = (1 << 31) - 1  # no protobuf reader opens more
     max_nodes: int = 1_000_000
+    max_objects: int = 250_000
     max_depth: int = 100  # protobuf's own default for nested messages
     max_rank: int = 254
     max_inflation: int = 1100

@@ -7,8 +7,9 @@ graph.
     tree        every object: node, path, kind, class, children (name -> node)
     variables   node, path, name (its own in Python), key (in the checkpoint), dtype, shape, trainable, slot_of (the
                 path of the variable that it is a slot of), slot
-    functions   node, path, traces: name (in the library), call, result (`(x: float32[?, 784], training=False)`,
-                `float32[?, 10]`), captures (what it takes besides its arguments, by path)
+    functions   node, path, traces (their names in the library)
+    traces      name in the library -> call and result (`(x: float32[?, 784], training=False)`, `float32[?, 10]`),
+                captures (what it takes besides its arguments, by path)
     assets      node, path, file
     tables      node, path, class
     layers      node, path, class, name, config (of Keras)
@@ -66,6 +67,7 @@ def object_report(objects: Objects, model: Model | None, entries: Mapping[str, C
         "tree": _saved_tree(objects, graph) if graph is not None else _stored_tree(objects),
         "variables": _variables(objects, entries),
         "functions": [],
+        "traces": {},
         "assets": [],
         "tables": [],
         "layers": [
@@ -128,36 +130,30 @@ def _variable(item: ObjectVariable, paths: Mapping[int, str], entry: CheckpointE
 
 
 def _describe_kinds(document: dict[str, Any], objects: Objects, graph: ObjectGraph, model: Model | None) -> None:
-    """Add functions, assets and tables."""
+    """Add functions, traces, assets and tables."""
     paths = objects.tree.paths
+    specs: dict[str, tuple[FunctionSpec | None, Sequence[str]]] = {}  # by trace: a `tf.function` knows best what it is
     for node, item in enumerate(graph.nodes):
         entry: dict[str, Any] = {"node": node, "path": paths.get(node)}
         kind = item.kind
         if isinstance(kind, FunctionObject):
-            traces = [_trace(name, kind.spec, (), objects, graph) for name in kind.concrete_functions]
-            document["functions"].append({**entry, "traces": traces})
+            specs.update(dict.fromkeys(kind.concrete_functions, (kind.spec, ())))
+            document["functions"].append({**entry, "traces": list(kind.concrete_functions)})
         elif isinstance(kind, ConcreteFunctionObject):
-            traces = [_trace(kind.name, kind.spec, kind.argument_keywords, objects, graph)]
-            document["functions"].append({**entry, "traces": traces})
+            specs.setdefault(kind.name, (kind.spec, kind.argument_keywords))
+            document["functions"].append({**entry, "traces": [kind.name]})
         elif isinstance(kind, AssetObject):
             files = model.assets if model is not None else []
             name = files[kind.index].filename if 0 <= kind.index < len(files) else None
             document["assets"].append({**entry, "file": name})
         elif isinstance(kind, ResourceObject):
             document["tables"].append({**entry, "class": item.registered_name or None})
-
-
-def _trace(name: str, spec: FunctionSpec | None, keywords: Sequence[str], objects: Objects,
-           graph: ObjectGraph) -> dict[str, Any]:
-    """Describe one trace; one that the object graph does not know has a name alone."""
-    function = graph.concrete_functions.get(name)
-    if function is None:
-        return {"name": name, "call": None, "result": None, "captures": []}
-    captures = [objects.tree.paths.get(node) or f"object {node}" for node in function.bound_inputs]
-    return {
-        "name": name, "call": call_text(function, spec, keywords), "result": result_text(function),
-        "captures": captures,
-    }  # fmt: skip
+    for name, function in graph.concrete_functions.items():
+        spec, keywords = specs.get(name, (None, ()))
+        document["traces"][name] = {
+            "call": call_text(function, spec, keywords), "result": result_text(function),
+            "captures": [paths.get(node) or f"object {node}" for node in function.bound_inputs],
+        }  # fmt: skip
 
 
 def _problems(objects: Objects, model: Model | None, entries: Mapping[str, CheckpointEntry]) -> list[str]:

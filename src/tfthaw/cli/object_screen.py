@@ -9,6 +9,7 @@ from tfthaw.cli.rendering import heading, shape_text
 
 SHORT_DEPTH = 3
 SHORT_LINES = 40
+_MOST_CAPTURES = 8
 _INTERNAL = ("signatures", "call_and_return_all_conditional_losses", "call_and_return_conditional_losses",
              "regularization_losses", "keras_api", "_default_save_signature")  # fmt: skip
 _PLAIN_CLASSES = ("_generic_user_object", "trackable_list_wrapper", "trackable_dict_wrapper", "trackable_tuple_wrapper")
@@ -79,7 +80,8 @@ def _texts(document: Mapping[str, Any], *, whole: bool) -> dict[str, list[str]]:
             texts[item["path"]] = [_variable_text(item, whole=whole)]
     for item in document["functions"]:
         if item["path"] is not None and (whole or not _is_inner(item["path"])):
-            texts[item["path"]] = list(dict.fromkeys(_trace_text(trace, whole=whole) for trace in item["traces"]))
+            found = (_trace_text(name, document["traces"].get(name), whole=whole) for name in item["traces"])
+            texts[item["path"]] = list(dict.fromkeys(found))
     for item in document["assets"]:
         if item["path"] is not None:
             texts[item["path"]] = [f"asset {item['file'] or '(not there)'}"]
@@ -106,12 +108,14 @@ def _variable_text(item: Mapping[str, Any], *, whole: bool) -> str:
     return "  ".join(facts)
 
 
-def _trace_text(trace: Mapping[str, Any], *, whole: bool) -> str:
-    if trace["call"] is None:
-        return f"{trace['name']} (not known)"
+def _trace_text(name: str, trace: Mapping[str, Any] | None, *, whole: bool) -> str:
+    if trace is None:
+        return f"{name} (not known)"
     text = f"{trace['call']} -> {trace['result']}"
-    if whole and trace["captures"]:
-        text += f"  captures {', '.join(trace['captures'])}"
+    captures = trace["captures"] if whole else []
+    if captures:
+        more = f" and {len(captures) - _MOST_CAPTURES} more" if len(captures) > _MOST_CAPTURES else ""
+        text += f"  captures {', '.join(captures[:_MOST_CAPTURES])}{more}"
     return text
 
 

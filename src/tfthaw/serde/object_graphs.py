@@ -9,6 +9,7 @@ Source: saved_object_graph.proto of TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tfthaw import proto
@@ -78,6 +79,9 @@ def object_graph_to_proto(graph: ObjectGraph, contents: Contents | None = None, 
         for name, function in graph.concrete_functions.items():
             _concrete_function_to_proto(function, message.concrete_functions[name], contents)
     return message
+
+
+_NO_SAVEABLES: Mapping[str, SaveableObject] = MappingProxyType({})
 
 
 class MessageFunctions(Mapping[str, ConcreteFunction]):
@@ -214,7 +218,9 @@ class _Reader(PartsReader):
             message.name, message.concrete_function, self.rest(message, "name", "concrete_function")
         )
 
-    def _saveables(self, messages: Any) -> dict[str, SaveableObject]:
+    def _saveables(self, messages: Any) -> Mapping[str, SaveableObject]:
+        if not messages:
+            return _NO_SAVEABLES
         found = {}
         for name in sorted(messages):
             item = messages[name]

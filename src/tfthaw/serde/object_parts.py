@@ -5,7 +5,7 @@ Source: ObjectReference and SlotVariableReference of trackable_object_graph.prot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar, overload
 
@@ -45,8 +45,23 @@ class MessageObjects(Sequence[_Item], Generic[_Item]):
             item = self._found[place] = self._read(self.messages[place])
         return item
 
+    def __iter__(self) -> Iterator[_Item]:
+        found, read = self._found, self._read
+        for place, message in enumerate(self.messages):
+            item = found.get(place)
+            if item is None:
+                item = found[place] = read(message)
+            yield item
+
     def __len__(self) -> int:
         return len(self.messages)
+
+
+def count_parts(objects: Sequence[Any]) -> int:
+    """Return how many objects and edges a graph has; objects that were not read yet are not read."""
+    items = objects.messages if isinstance(objects, MessageObjects) else objects
+    edges = sum(len(item.children) + len(item.slot_variables) for item in items)
+    return len(objects) + edges + sum(len(getattr(item, "dependencies", ())) for item in items)
 
 
 class PartsReader:
@@ -70,14 +85,18 @@ class PartsReader:
         """Return the bytes of a message without the named fields; nothing where the graph has no unknown fields."""
         return rest_of(message, *fields) if self.careful else b""
 
-    def children(self, messages: Iterable[Any]) -> list[Child]:
+    def children(self, messages: Sequence[Any]) -> Sequence[Child]:
         """Return the edges of ObjectReferences."""
+        if not messages:
+            return ()  # most objects of a large graph have none: these take no memory
         if not self.careful:
             return [Child(item.node_id, item.local_name) for item in messages]
         return [Child(item.node_id, item.local_name, rest_of(item, "node_id", "local_name")) for item in messages]
 
-    def slots(self, messages: Iterable[Any]) -> list[SlotVariable]:
+    def slots(self, messages: Sequence[Any]) -> Sequence[SlotVariable]:
         """Return the slots of SlotVariableReferences."""
+        if not messages:
+            return ()
         return [
             SlotVariable(
                 item.original_variable_node_id, item.slot_name, item.slot_variable_node_id,

@@ -21,6 +21,7 @@ from tfthaw.ir.object_graph import VALUE_KEY, ObjectGraph, TrackableObjectGraph,
 from tfthaw.ir.object_tree import ObjectTree
 from tfthaw.ir.object_variables import ObjectVariable, checkpoint_variables, object_variables
 from tfthaw.limits import DEFAULT_LIMITS, Limits
+from tfthaw.serde.object_parts import count_parts
 from tfthaw.serde.trackable_object_graphs import trackable_object_graph_from_proto
 from tfthaw.tensors import Tensor
 
@@ -93,6 +94,10 @@ def view_objects(graph: ObjectGraph | None, checkpoint: CheckpointReader | None,
             stored = read_stored_graph(checkpoint)
         except TfthawError as error:
             notes.append(f"the object graph of the checkpoint cannot be read: {error}")
+    for each, what in ((graph, "the object graph"), (stored, "the object graph of the checkpoint")):
+        if each is not None and (count := count_parts(each.nodes)) > limits.max_objects:
+            notes.append(f"{what} has {count} objects and edges, {limits.max_objects} are looked at: it is left out")
+            return Objects(None, None, ObjectTree([], {}), [], {}, notes)
     if graph is not None:
         layers = _read_layers(graph, keras_metadata, notes, limits)
         names = {node: layer.name for node, layer in layers.items() if layer.name}
