@@ -292,3 +292,20 @@ def test_tables_that_change_are_refused(tf, tmp_path, way):
     with pytest.raises(UnsupportedError, match=r"change.? while the model runs"):
         assert_travels(tf, tmp_path, source, way)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.startswith("saved-model")])
+@pytest.mark.parametrize("use_resource", [False, True], ids=["ref", "resource"])
+def test_local_state_counts_on(tf, tmp_path, way, use_resource):
+    """What loading sets to zero goes on from there with every call."""
+
+    def build(tf, folder):
+        total = tf.compat.v1.get_local_variable(
+            "total", [], "int64", initializer=tf.compat.v1.zeros_initializer(), use_resource=use_resource
+        )
+        added = tf.compat.v1.assign_add(total, tf.reduce_sum(numbers(tf)))
+        return {"total": tf.identity(added, name="out")}
+
+    source = make(tf, tmp_path, build, NUMBERS)
+    source.answers["total"] *= 2  # every program asks twice
+    assert_travels(tf, tmp_path, source, way)
