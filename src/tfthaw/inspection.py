@@ -16,7 +16,7 @@ from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph
 from tfthaw.ir.model import Model
-from tfthaw.ir.signatures import Signature
+from tfthaw.ir.signatures import Signature, SignatureTensor
 from tfthaw.ir.variables import VARIABLE_OPS, Variable, graph_variables, slot_variables
 from tfthaw.serde.artifacts import CHECKPOINT_FORMATS, GRAPH_FORMATS, Artifact
 
@@ -165,17 +165,20 @@ def graph_report(graph: Graph) -> GraphReport:
 
 
 def _signature(signature: Signature) -> dict[str, Any]:
-    document: dict[str, Any] = {"method": signature.method}
-    for part, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
-        document[part] = {
-            name: {
-                "tensor": entry.tensor,
-                "dtype": entry.dtype.name if entry.dtype else None,
-                "shape": _shape(entry.shape),
-            }
-            for name, entry in tensors.items()
+    return {
+        "method": signature.method, "inputs": _entries_of(signature.inputs), "outputs": _entries_of(signature.outputs)
+    }  # fmt: skip
+
+
+def _entries_of(entries: Mapping[str, SignatureTensor]) -> dict[str, dict[str, Any]]:
+    """Describe what a signature takes or gives; sparse and composite tensors with the tensors they are made of."""
+    return {
+        name: {
+            "tensor": entry.tensor, "dtype": entry.dtype.name if entry.dtype else None, "shape": _shape(entry.shape),
+            **({"components": _entries_of(entry.components)} if entry.components else {}),
         }
-    return document
+        for name, entry in entries.items()
+    }  # fmt: skip
 
 
 def _shape(shape: Shape | None) -> list[int | None] | None:

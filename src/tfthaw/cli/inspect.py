@@ -97,11 +97,14 @@ def _show_graph(report: Report, most: int) -> None:
 
 def _show_signature(key: str, signature: dict[str, Any]) -> None:
     heading(f"signature {key} ({signature['method']})")
-    rows = [
-        (direction, name, entry["tensor"] or "(composite)", (entry["dtype"] or "") + shape_text(entry["shape"]))
-        for direction, part in (("in", "inputs"), ("out", "outputs"))
-        for name, entry in signature[part].items()
-    ]
+    rows = []
+    for direction, part in (("in", "inputs"), ("out", "outputs")):
+        for name, entry in signature[part].items():
+            kind = (entry["dtype"] or "") + shape_text(entry["shape"])
+            components = entry.get("components", {})
+            rows.append((direction, name, entry["tensor"] or ("made of" if components else "(no tensor)"), kind))
+            for component, inner in components.items():
+                rows.append(("", f"{name}_{component}", inner["tensor"], inner["dtype"] + shape_text(inner["shape"])))
     print_table(("", "name", "tensor", "type"), rows)
 
 

@@ -15,6 +15,7 @@ from tfthaw.conversion.selection import Selection, public_signatures, select
 from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
 from tfthaw.formats.vocabulary import read_lines
 from tfthaw.ir.attrs import Shape
+from tfthaw.ir.composites import put_together
 from tfthaw.ir.definitions import Definition, Definitions
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Asset, Collection, Model, Saver
@@ -440,7 +441,7 @@ def with_current_saver(model: Model, *, path: str) -> tuple[Model, list[str]]:
 
 def _signatures(prepared: Prepared) -> dict[str, Signature]:
     """Return the selected signatures, with the init op where it is said as a signature."""
-    result = dict(prepared.selection.signatures)
+    result = {key: put_together(signature) for key, signature in prepared.selection.signatures.items()}
     init = prepared.model.signatures.get(INIT_OP_SIGNATURE)
     if init is not None and prepared.options.to == "saved-model":
         result[INIT_OP_SIGNATURE] = init

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tfthaw.dtypes import DType
-from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
+from tfthaw.errors import NotFoundError, StructureError, UsageError
 from tfthaw.ir.attrs import Shape
+from tfthaw.ir.composites import taken_apart
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.nodes import Node
@@ -142,7 +143,11 @@ def select(
 
 
 def _by_signatures(signatures: Mapping[str, Signature]) -> Selection:
-    """Select by signatures; the names are those of the first one, which is the only one unless all are wanted."""
+    """Select by signatures; the names are those of the first one, which is the only one unless all are wanted.
+
+    Sparse and composite tensors are selected as their components.
+    """
+    signatures = {key: taken_apart(signature) for key, signature in signatures.items()}
     odd = [
         f"{key}: {name}"
         for key, signature in signatures.items()
@@ -150,7 +155,7 @@ def _by_signatures(signatures: Mapping[str, Signature]) -> Selection:
         if not entry.tensor
     ]
     if odd:
-        raise UnsupportedError("sparse and composite tensors in a signature cannot be converted", problems=odd)
+        raise StructureError("the signature does not say which tensors these are", problems=odd)
     inputs: dict[str, TensorName] = {}
     outputs: dict[str, TensorName] = {}
     for signature in signatures.values():

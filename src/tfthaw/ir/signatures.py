@@ -5,6 +5,7 @@ Source: SignatureDef and TensorInfo of meta_graph.proto of TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tfthaw.dtypes import DType
@@ -25,12 +26,16 @@ class SignatureTensor:
         dtype: Its element type.
         shape: Its shape as the signature states it, or None where it does not.
         opaque: Everything else (the parts of a sparse or composite tensor, unknown fields), as bytes.
+        components: Of a sparse or composite tensor: what it is made of, by the name of the part.
+        whole: Of a component that stands for itself: the argument that it is a part of, with its name.
     """
 
     tensor: str
     dtype: DType
     shape: Shape | None = None
     opaque: bytes = b""
+    components: Mapping[str, SignatureTensor] = field(default_factory=dict)
+    whole: tuple[str, SignatureTensor] | None = None
 
 
 @dataclass(slots=True)

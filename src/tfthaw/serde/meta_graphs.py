@@ -11,6 +11,7 @@ from typing import Any
 from tfthaw import proto
 from tfthaw.dtypes import DType
 from tfthaw.formats.wire import Contents
+from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph
 from tfthaw.ir.model import Asset, Collection, Model, Producer, Saver
 from tfthaw.ir.signatures import Signature, SignatureTensor
@@ -120,7 +121,27 @@ def _signature_tensor(message: Any) -> SignatureTensor:
         dtype=DType(message.dtype),
         shape=shape_from_proto(message.tensor_shape) if has_shape else None,
         opaque=rest_of(message, "dtype", "tensor_shape", *(("name",) if has_name and message.name else ())),
+        components={} if has_name else _components(message),
     )
+
+
+def _components(message: Any) -> dict[str, SignatureTensor]:
+    """Return what a sparse or composite tensor is made of, in TensorFlow's order."""
+    if message.HasField("coo_sparse"):
+        known = message.HasField("tensor_shape") and not message.tensor_shape.unknown_rank
+        rank = len(message.tensor_shape.dim) if known else None
+        names = message.coo_sparse
+        return {
+            "indices": SignatureTensor(names.indices_tensor_name, DType.int64, Shape((None, rank))),
+            "values": SignatureTensor(names.values_tensor_name, DType(message.dtype), Shape((None,))),
+            "dense_shape": SignatureTensor(names.dense_shape_tensor_name, DType.int64, Shape((rank,))),
+        }
+    found: dict[str, SignatureTensor] = {}
+    for number, part in enumerate(message.composite_tensor.components):
+        component = _signature_tensor(part)
+        inside = component.components or {"": component}
+        found |= {f"component_{number}{f'_{name}' if name else ''}": entry for name, entry in inside.items()}
+    return found
 
 
 def _signature_to_proto(signature: Signature, target: Any) -> None:
