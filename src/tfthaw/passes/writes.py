@@ -1,9 +1,11 @@
 """Writes: take out the side effects on variables that no output's value needs.
 
 A training graph writes variables while it runs: moving averages, counters, the optimizer's step. Frozen, there is
-nothing left to write to. A write that outputs only wait for (a control input) can go when nobody reads the variable
-after it; the outputs are then the same. A write whose value flows into an output cannot, and neither can one that is
-read afterwards.
+nothing left to write to. A write that outputs only wait for (a control input) can go when no output needs the variable;
+the outputs are then the same. A write whose value flows into an output cannot, and neither can one that is read
+afterwards: in the same call, or, of a resource variable, in the next. (The graphs of TensorFlow 1 have their training
+in them, on the other side of a cond or behind a control input; what they leave for the next call, they leave when they
+are trained.)
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from dataclasses import dataclass, replace
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
-from tfthaw.ir.variables import VARIABLE_OPS
+from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS
 from tfthaw.passes.carriers import Carriers, Functions, find_carriers
-from tfthaw.passes.order import reads_after
+from tfthaw.passes.order import cond_sides, never_both, reads_after
 from tfthaw.passes.prune import without_lost_colocations
 
 
@@ -42,7 +44,7 @@ def drop_writes(graph: Graph, outputs: Collection[TensorName], functions: Functi
         functions: What its functions do with variables.
 
     Raises:
-        UnsupportedError: A written value flows into an output, or is read after the write; with every such node.
+        UnsupportedError: A written value flows into an output, of this call or of the next; with every such node.
     """
     index = GraphIndex(graph.nodes)
     within = set(index.nodes)
@@ -71,12 +73,26 @@ def _refuse(index: GraphIndex, carriers: Carriers, needed: set[str], outputs: Co
             problems.append(
                 f"{name} ({node.op}) writes {', '.join(sorted(variables))}, which {readers[0]} reads after it"
             )
+            continue
+        before = _reads_before(index, carriers, name, needed)
+        if before:
+            problems.append(
+                f"{name} ({node.op}) writes {', '.join(sorted(variables))}, which {before[0]} reads in the next call"
+            )
     if problems:
         raise UnsupportedError(
             "the graph writes variables on the way to its outputs, and a frozen graph has nothing to write to",
             problems=problems,
             hint="choose outputs that come before the write, or convert to saved-model, which keeps variables",
         )
+
+
+def _reads_before(index: GraphIndex, carriers: Carriers, write: str, needed: set[str]) -> list[str]:
+    """Return the needed reads of a resource variable that see, in the next call, what a write left in this one."""
+    variables = {name for name in carriers.writes[write] if index.nodes[name].op in HANDLE_OPS}
+    reads = sorted(name for name, seen in carriers.reads.items() if name in needed and seen & variables)
+    sides = cond_sides(index, write) if reads else set()
+    return [name for name in reads if not never_both(cond_sides(index, name), sides)]
 
 
 def _cone(index: GraphIndex, writes: set[str], needed: set[str]) -> set[str]:
