@@ -227,6 +227,8 @@ def _saved(source: KerasSource, notes: list[str]) -> tuple[Mapping[str, Tensor],
         return source.tensors, source.attributes
     tree = source.tree()
     located = _explained(source, tree)
+    if source.generation < 3:
+        _refuse_bfloat16(source, "Keras 2 cannot read bfloat16 from HDF5")
     slots, groups = saved_names(tree)
     names = by_slot(slots, located, source.path)
     tensors = {name: source.tensors[value] for name, value in names.items()}
@@ -244,6 +246,7 @@ def _legacy(source: KerasSource, *, with_config: bool, notes: list[str]
         return _legacy_as_it_is(source, with_config=with_config)
     tree = source.tree()
     located = _explained(source, tree)
+    _refuse_bfloat16(source, "Keras cannot read bfloat16 from its legacy layout")
     slots, listed = legacy_names(tree, source.generation)
     root = "model_weights/"
     names = by_slot(slots, located, source.path)
@@ -277,6 +280,12 @@ def _legacy_as_it_is(source: KerasSource, *, with_config: bool
         if name in source.attributes.get("", {}):
             attributes.setdefault("", {}).setdefault(name, source.attributes[""][name])
     return tensors, attributes
+
+
+def _refuse_bfloat16(source: KerasSource, reason: str) -> None:
+    problems = [name for name, tensor in source.tensors.items() if tensor.dtype is DType.bfloat16]
+    if problems:
+        raise UnsupportedError(reason, problems=problems, path=source.path)
 
 
 def _explained(source: KerasSource, tree: KerasLayer) -> Located:
@@ -320,9 +329,34 @@ def _metadata(source: KerasSource) -> Mapping[str, Any]:
 
 
 def _archive_config(source: KerasSource) -> Mapping[str, Any]:
-    """Return the configuration for a `.keras` archive, which says from which module a class comes."""
+    """Return the configuration for a `.keras` archive, which says from which module a class comes.
+
+    Raises:
+        UnsupportedError: The class is the user's own, or the Keras that wrote the model knows no such archives.
+    """
     config = dict(source.config or {})
     if "module" in config:
         return config
-    return {"module": "keras", "class_name": config.get("class_name"), "config": config.get("config"),
-            "registered_name": None}  # fmt: skip
+    name, version = config.get("class_name"), _version(source)
+    if name not in ("Sequential", "Functional"):
+        raise UnsupportedError(f"from where Keras imports the class {name!r} is only in .keras archives",
+                               path=source.path, hint="save the model as .keras once")  # fmt: skip
+    module = _functional_module(version)
+    if module is None:
+        raise UnsupportedError(f"Keras {version} knows no .keras archives; they came with 2.12", path=source.path,
+                               hint="write keras-h5, or load the model in a later Keras and save it again")  # fmt: skip
+    where = {"module": module, "registered_name": name} if name == "Functional" else {"module": "keras",
+                                                                                       "registered_name": None}  # fmt: skip
+    return {**where, "class_name": name, "config": config.get("config")}
+
+
+def _functional_module(version: str) -> str | None:
+    """Return the module of the class Functional in a Keras, or None where archives cannot name it."""
+    if version.startswith("3"):
+        return "keras.src.models.functional"
+    minor = version.split(".")[1] if version.startswith("2.") else ""
+    if not minor.isdecimal() or int(minor) < 12:
+        return None
+    return {12: "keras.engine.functional"}.get(
+        int(minor), "keras.src.engine.functional" if int(minor) < 16 else "tf_keras.src.engine.functional"
+    )
