@@ -7,7 +7,7 @@ from graphs import FLOAT, Unchanged, by_name, colocated, constant, graph, handle
 from tfthaw.dtypes import DType
 from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
 from tfthaw.ir.attrs import AttrList, FunctionName, Shape
-from tfthaw.ir.functions import Function, Gradient
+from tfthaw.ir.functions import Function, Gradient, RegisteredGradient
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.passes.add_saver import SavedVariable, add_saver
 from tfthaw.passes.batch_norm import training_mode_nodes
@@ -180,6 +180,18 @@ def test_training_mode_is_the_default_of_batch_norm():
     found = training_mode_nodes(graph(node("a", "FusedBatchNorm"), node("b", "FusedBatchNormV3", is_training=False)))
 
     assert found == ["a"]
+
+
+def test_registered_gradients_stay_with_the_nodes_that_name_them():
+    whole = graph(node("x", "IdentityN", "a", _gradient_op_type=b"Custom-1"))
+    whole.functions += [Function(name) for name in ("grad", "other", "inner")]
+    whole.functions[0].nodes.append(node("n", "inner", T=None))
+    whole.registered_gradients += [RegisteredGradient("grad", "Custom-1"), RegisteredGradient("other", "Custom-2")]
+
+    kept, without = prune_library(whole), prune_library(whole, keep_registered=False)
+    assert [item.name for item in kept.functions] == ["grad", "inner"]
+    assert [item.op_type for item in kept.registered_gradients] == ["Custom-1"]
+    assert (without.functions, without.registered_gradients) == ([], [])
 
 
 def table_graph(fill):

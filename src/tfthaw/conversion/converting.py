@@ -14,20 +14,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tfthaw.conversion.graphs import (
-    Prepared,
-    freeze_prepared,
-    input_specs,
-    keeps_whole_graph,
-    prepare,
-    with_current_saver,
-    with_state,
-)
+from tfthaw.conversion.freezing import freeze_prepared
 from tfthaw.conversion.keras import checkpoint_tensors, keras_contents, keras_structure
 from tfthaw.conversion.options import KERAS_FORMATS, Options
+from tfthaw.conversion.prepared import Prepared, input_specs, prepare
 from tfthaw.conversion.result import ConversionResult, Verified
+from tfthaw.conversion.tf2_saved_model import to_tf2
 from tfthaw.conversion.unfed import refuse_unfed
 from tfthaw.conversion.weights import select_weights
+from tfthaw.conversion.with_saver import keeps_whole_graph, with_current_saver, with_state
 from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
@@ -39,6 +34,7 @@ from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.validation import require_consistent
 from tfthaw.ir.variables import graph_variables
+from tfthaw.passes.add_saver import OBJECT_GRAPH_KEY
 from tfthaw.serde.artifacts import GRAPH_FORMATS, Artifact, open_artifact
 from tfthaw.tensors import Tensor
 from tfthaw.verify.proofs import OutputProof, WeightProof
@@ -161,6 +157,10 @@ def _write_graph_format(job: _Job) -> None:
         job.files = write_graph(model, job.destination, job.delivery(constants))
     elif options.to == "graph-def":
         job.files = write_graph(prepared.model, job.destination, job.delivery({}))
+    elif options.to == "saved-model" and options.style == "v2":
+        written = to_tf2(prepared, job.artifact.objects(options.tags))
+        tensors = {**written.variables, OBJECT_GRAPH_KEY: written.object_graph}
+        job.files = write_saved_model(written.model, tensors, job.destination, job.delivery(written.variables))
     elif options.to == "saved-model":
         model, tensors = with_state(prepared)
         model.tags = model.tags or ("serve",)

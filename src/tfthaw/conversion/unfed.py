@@ -5,7 +5,7 @@ Source: TensorFlow refuses such signatures when it loads them (load_v1_in_v2.py)
 
 from __future__ import annotations
 
-from tfthaw.conversion.graphs import Prepared
+from tfthaw.conversion.prepared import Prepared
 from tfthaw.errors import StructureError, UsageError
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.ir.nodes import Node

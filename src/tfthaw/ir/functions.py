@@ -69,3 +69,18 @@ class Gradient:
     function: str
     gradient: str
     opaque: bytes = b""
+
+
+@dataclass(slots=True)
+class RegisteredGradient:
+    """One entry of the library's table of gradients that code registered (`tf.custom_gradient`).
+
+    Attributes:
+        gradient: The function that computes the gradient.
+        op_type: What nodes name in their attr `_gradient_op_type`.
+        opaque: Fields that this version does not know.
+    """
+
+    gradient: str
+    op_type: str
+    opaque: bytes = b""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from tfthaw.ir.functions import Function, Gradient
+from tfthaw.ir.functions import Function, Gradient, RegisteredGradient
 from tfthaw.ir.nodes import Node
 
 __all__ = ["Graph", "GraphIndex", "Node", "TensorName", "Versions", "control_inputs", "data_inputs"]
@@ -75,6 +75,7 @@ class Graph:
         nodes: The nodes, in the order in which they were written.
         functions: The library's functions.
         gradients: Which function is the gradient of which.
+        registered_gradients: Which function is the gradient of nodes that name it by their `_gradient_op_type`.
         versions: The format versions, or None where the graph has no such field.
         opaque: Everything else that the graph carried (debug info, unknown fields).
         library_opaque: Everything else that the library carried; None where there was no library at all.
@@ -83,6 +84,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     functions: list[Function] = field(default_factory=list)
     gradients: list[Gradient] = field(default_factory=list)
+    registered_gradients: list[RegisteredGradient] = field(default_factory=list)
     versions: Versions | None = None
     opaque: bytes = b""
     library_opaque: bytes | None = None

@@ -68,7 +68,9 @@ def freeze(graph: Graph, values: Mapping[str, Tensor], uses: FunctionUses | None
     nodes = [new for node in graph.nodes for new in state.frozen(node)]
     constants = {name: name for name in state.constants}
     made = state.functions.frozen.made
-    result = prune_library(replace(graph, nodes=nodes, functions=[*graph.functions, *made]))
+    result = prune_library(
+        replace(graph, nodes=nodes, functions=[*graph.functions, *made]), keep_registered=False
+    )
     held = [
         f"{node.name} ({node.op}) in {function.name}"
         for function in result.functions

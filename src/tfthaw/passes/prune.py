@@ -111,27 +111,44 @@ def _rewired(node: Node, replaced: Mapping[TensorName, TensorName]) -> Node:
     return node if inputs == node.inputs else replace(node, inputs=inputs)
 
 
-def prune_library(graph: Graph) -> Graph:
-    """Drop library functions that nothing calls, and gradients of functions that are gone."""
+def prune_library(graph: Graph, *, keep_registered: bool = True) -> Graph:
+    """Drop library functions that nothing calls, and gradients of functions that are gone.
+
+    Args:
+        graph: The graph.
+        keep_registered: Whether the gradients that code registered (`tf.custom_gradient`) stay with the nodes that name
+            them; a graph without variables has no use for them.
+    """
     library = {function.name: function for function in graph.functions}
     if not library:
-        return graph
+        return graph if not graph.registered_gradients else replace(graph, registered_gradients=[])
     gradients = {gradient.function: gradient.gradient for gradient in graph.gradients}
+    registered = {item.op_type.encode(): item.gradient for item in graph.registered_gradients if keep_registered}
     reached: set[str] = set()
-    waiting = [name for node in graph.nodes for name in (node.op, *node.called())]
+    waiting = [name for node in graph.nodes for name in _named(node, registered)]
     while waiting:
         name = waiting.pop()
         if name in reached or name not in library:
             continue
         reached.add(name)
-        waiting += [called for node in library[name].nodes for called in (node.op, *node.called())]
+        waiting += [called for node in library[name].nodes for called in _named(node, registered)]
         if name in gradients:
             waiting.append(gradients[name])
     return replace(
         graph,
         functions=[function for function in graph.functions if function.name in reached],
         gradients=[gradient for gradient in graph.gradients if gradient.function in reached],
+        registered_gradients=[item for item in graph.registered_gradients if item.gradient in reached],
     )
+
+
+def _named(node: Node, registered: Mapping[bytes, str]) -> list[str]:
+    """Return the functions that a node names: as its op, in attrs, or as its gradient."""
+    names = [node.op, *node.called()]
+    kind = node.attrs.get("_gradient_op_type") if registered else None
+    if isinstance(kind, bytes) and kind in registered:
+        names.append(registered[kind])
+    return names
 
 
 def without_lost_colocations(nodes: list[Node]) -> list[Node]:

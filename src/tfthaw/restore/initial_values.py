@@ -74,3 +74,19 @@ def constant_value(index: GraphIndex, text: str, depth: int = 8) -> Tensor | Non
             return None
         return ArrayTensor(np.full(shape, value.numpy()), value.dtype)
     return None
+
+
+def variables_of_assets(index: GraphIndex, assets: Iterable[TensorName]) -> set[str]:
+    """Return the variables that hold nothing but the path of an asset, which loading the model sets.
+
+    Args:
+        index: The graph.
+        assets: The tensors that take the paths of assets.
+    """
+    paths = set(assets)
+    set_to: dict[str, set[TensorName]] = {}
+    for node in index.nodes.values():
+        variable = index.producer(node.inputs[0]) if node.op == "AssignVariableOp" and len(node.inputs) > 1 else None
+        if variable is not None:
+            set_to.setdefault(variable.name, set()).add(TensorName.parse(node.inputs[1]))
+    return {name for name, values in set_to.items() if values <= paths}

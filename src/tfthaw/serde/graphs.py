@@ -12,7 +12,7 @@ from typing import Any
 from tfthaw import proto
 from tfthaw.formats.wire import Contents
 from tfthaw.ir.arguments import Argument
-from tfthaw.ir.functions import Function, Gradient
+from tfthaw.ir.functions import Function, Gradient, RegisteredGradient
 from tfthaw.ir.graph import Graph, Versions
 from tfthaw.ir.nodes import Node
 from tfthaw.serde.attrs import AttrReader, attrs_to_proto, has_unknown_inside, rest_of
@@ -35,9 +35,12 @@ def graph_from_proto(message: Any, payloads: Payloads | None = None) -> Graph:
         nodes=_nodes(message.node, reader),
         functions=[_function(item, reader) for item in library.function] if library is not None else [],
         gradients=[_gradient(item) for item in library.gradient] if library is not None else [],
+        registered_gradients=(
+            [_registered_gradient(item) for item in library.registered_gradients] if library is not None else []
+        ),
         versions=_versions(message.versions) if message.HasField("versions") else None,
         opaque=rest_of(message, "node", "library", "versions"),
-        library_opaque=None if library is None else rest_of(library, "function", "gradient"),
+        library_opaque=None if library is None else rest_of(library, "function", "gradient", "registered_gradients"),
     )
 
 
@@ -61,7 +64,7 @@ def graph_to_proto(graph: Graph, contents: Contents, target: Any = None) -> Any:
         message.versions.producer = graph.versions.producer
         message.versions.min_consumer = graph.versions.min_consumer
         message.versions.bad_consumers.extend(graph.versions.bad_consumers)
-    if graph.library_opaque is not None or graph.functions or graph.gradients:
+    if graph.library_opaque is not None or graph.functions or graph.gradients or graph.registered_gradients:
         message.library.SetInParent()
         message.library.MergeFromString(graph.library_opaque or b"")
     for function in graph.functions:
@@ -70,6 +73,10 @@ def graph_to_proto(graph: Graph, contents: Contents, target: Any = None) -> Any:
         entry = message.library.gradient.add()
         entry.MergeFromString(gradient.opaque)
         entry.function_name, entry.gradient_func = gradient.function, gradient.gradient
+    for registered in graph.registered_gradients:
+        entry = message.library.registered_gradients.add()
+        entry.MergeFromString(registered.opaque)
+        entry.gradient_func, entry.registered_op_type = registered.gradient, registered.op_type
     return message
 
 
@@ -177,3 +184,9 @@ def _signature_to_proto(function: Function, target: Any) -> None:
 def _gradient(message: Any) -> Gradient:
     opaque = rest_of(message, "function_name", "gradient_func") if proto.has_unknown_fields(message) else b""
     return Gradient(message.function_name, message.gradient_func, opaque)
+
+
+def _registered_gradient(message: Any) -> RegisteredGradient:
+    fields = ("gradient_func", "registered_op_type")
+    opaque = rest_of(message, *fields) if proto.has_unknown_fields(message) else b""
+    return RegisteredGradient(message.gradient_func, message.registered_op_type, opaque)

@@ -1,0 +1,80 @@
+"""From a prepared model to a frozen one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tfthaw.conversion.prepared import Prepared, variable_nodes
+from tfthaw.conversion.values import plan_loosely, plan_values
+from tfthaw.errors import UnsupportedError
+from tfthaw.ir.model import Model
+from tfthaw.passes.batch_norm import training_mode_nodes, use_moving_averages
+from tfthaw.passes.freeze import freeze
+from tfthaw.passes.function_uses import FunctionUses
+from tfthaw.passes.idle_controls import drop_idle_controls
+from tfthaw.passes.transient import first_call
+from tfthaw.passes.writes import drop_writes
+from tfthaw.tensors import Tensor
+
+
+def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
+    """Turn every variable into a constant.
+
+    Returns:
+        The frozen model, and the constants that were variables by node name.
+
+    Raises:
+        UnsupportedError: The graph cannot be frozen; with every reason.
+        RestoreError: Variables have no value.
+    """
+    plan = None
+    outputs = [prepared.where(name) for name in prepared.selection.tensors]
+    settle_batch_norm(prepared)
+    if variable_nodes(prepared.graph):
+        transient = [match.variable for match in plan_loosely(prepared).matches.values() if match.reason == "initial"]
+        uses = FunctionUses(prepared.definitions)
+        rewritten = first_call(prepared.graph, outputs, transient, uses)
+        prepared.graph = rewritten.graph
+        for name in rewritten.rewritten:
+            prepared.notes.append(f"{name} counts from what loading the model gives it; a frozen graph keeps no count")
+        dropped = drop_writes(prepared.graph, outputs, uses)
+        prepared.graph = dropped.graph
+        for name, variables in dropped.dropped.items():
+            prepared.notes.append(f"dropped {name}, which writes {', '.join(variables)}; no output needs it")
+        plan = plan_values(prepared)
+    else:
+        prepared.notes.append("the graph holds no variables: it was frozen already")
+    values = {node: match.tensor for node, match in plan.matches.items()} if plan else {}
+    _require_values(prepared, values)
+    frozen = freeze(prepared.graph, values, FunctionUses(prepared.definitions))
+    frozen.graph = drop_idle_controls(frozen.graph, outputs)
+    model = replace(prepared.model, graph=frozen.graph, saver=None, collections={}, signatures={}, object_graph=None)
+    kept = {node.name for node in frozen.graph.nodes}
+    return model, {name: values[name] for name in frozen.constants if name in kept}
+
+
+def _require_values(prepared: Prepared, values: Mapping[str, Tensor]) -> None:
+    """Refuse to freeze variables that were allowed to stay without value."""
+    empty = [name for name in variable_nodes(prepared.graph) if name not in values]
+    if empty:
+        raise UnsupportedError(
+            "a frozen graph cannot hold variables without value", problems=empty,
+            hint="choose outputs that do not need them, or convert to saved-model",
+        )  # fmt: skip
+
+
+def settle_batch_norm(prepared: Prepared) -> None:
+    """Leave batch normalisation as it is and say so, or make it use its moving averages, as asked."""
+    if prepared.options.batch_norm == "inference":
+        changed = use_moving_averages(prepared.graph, prepared.whole)
+        prepared.graph = changed.graph
+        prepared.notes += [f"{name} uses its moving averages now" for name in changed.changed]
+        return
+    training = training_mode_nodes(prepared.graph)
+    if training:
+        first = ", ".join(training[:3]) + (" ..." if len(training) > 3 else "")
+        prepared.notes.append(
+            f"{len(training)} batch normalisations run in training mode (statistics of the batch), as in the source: "
+            f"{first}; --batch-norm inference uses moving averages"
+        )
