@@ -308,6 +308,8 @@ def test_outputs_that_share_memory_are_refused_beside_a_write():
     ]
     ordered = [*nodes[:2], node("r", "Identity", "w", "^add"), nodes[3]]
     assert rewritten(*ordered, outputs=["r:0", "add:0"]).variables == ("w",)
+    apart = to_resource_variables(graph(*nodes), [TensorName("r", 0)], [TensorName("add", 0)])
+    assert apart.variables == ("w",)
 
 
 def test_a_call_may_give_back_what_it_takes():

@@ -12,7 +12,7 @@ Source: executor.cc of TensorFlow (a reference is looked up when its user starts
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tfthaw.ir.graph import GraphIndex, TensorName
@@ -69,30 +69,38 @@ class Aliases:
             return []
         return [name for name in names if any(name == write or name in self.later(write) for write in writes)]
 
-    def late_uses(self, reads: Iterable[Read], outputs: Collection[TensorName]) -> list[str]:
+    def late_uses(self, reads: Sequence[Read], runs: Iterable[Collection[TensorName]]) -> list[str]:
         """Return the uses that would see another value, one sentence each.
 
         Args:
             reads: Where values are taken.
-            outputs: The tensors that are fetched, all in one run; empty where every node counts.
+            runs: The tensors that are fetched in each run; a run without any is one in which every node counts.
         """
-        needed = self.index.reach([name.node for name in outputs]) if outputs else set(self.index.nodes)
-        problems = {}
-        for read in reads:
-            states = self.references.states_of(read.reference)
-            writes = sorted({write for state in states for write in self.writers.get(state, ())} & needed)
-            if not writes or read.user not in needed:
-                continue
-            users, sharing = self._users(read)
-            fetched = sorted(name.node for name in outputs if name.node in sharing)
-            for write in writes:
-                for user in sorted(self._late(read, write, users)):
-                    if user in needed:
-                        problems[user, write] = self._sentence(user, read, write, "runs after")
-                if self._reached(read, write) is None:
-                    for user in fetched:
-                        problems[user, write] = self._sentence(user, read, write, "is fetched after")
+        problems: dict[tuple[str, str], str] = {}
+        for outputs in runs:
+            needed = self.index.reach([name.node for name in outputs]) if outputs else set(self.index.nodes)
+            for read in reads:
+                if read.user in needed:
+                    problems |= self._late_uses(read, needed, outputs)
         return [problems[key] for key in sorted(problems)]
+
+    def _late_uses(self, read: Read, needed: set[str], outputs: Collection[TensorName]) -> dict[tuple[str, str], str]:
+        """Return the uses of what was read that would see another value, in one run."""
+        states = self.references.states_of(read.reference)
+        writes = sorted({write for state in states for write in self.writers.get(state, ())} & needed)
+        if not writes:
+            return {}
+        problems = {}
+        users, sharing = self._users(read)
+        fetched = sorted(name.node for name in outputs if name.node in sharing)
+        for write in writes:
+            for user in sorted(self._late(read, write, users)):
+                if user in needed:
+                    problems[user, write] = self._sentence(user, read, write, "runs after")
+            if self._reached(read, write) is None:
+                for user in fetched:
+                    problems[user, write] = self._sentence(user, read, write, "is fetched after")
+        return problems
 
     def _sentence(self, user: str, read: Read, write: str, how: str) -> str:
         variables = " or ".join(sorted(self.references.tensors[read.reference]))

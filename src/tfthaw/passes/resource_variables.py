@@ -66,7 +66,7 @@ class ResourceVariables:
     outputs: dict[TensorName, TensorName] = field(default_factory=dict)
 
 
-def to_resource_variables(graph: Graph, outputs: Collection[TensorName] = ()) -> ResourceVariables:
+def to_resource_variables(graph: Graph, *runs: Collection[TensorName]) -> ResourceVariables:
     """Turn the reference variables of a main graph into resource variables.
 
     A variable whose value may take another shape (`validate_shape=False`; a scalar of the oldest op, `Variable`, which
@@ -74,13 +74,14 @@ def to_resource_variables(graph: Graph, outputs: Collection[TensorName] = ()) ->
 
     Args:
         graph: The graph.
-        outputs: The tensors that are taken, all in one run. What none of them needs cannot stand in the way. Without
-            them every node counts.
+        *runs: The tensors that are taken, those of one run together. What none of them needs cannot stand in the way.
+            Without any every node counts.
 
     Raises:
         UnsupportedError: A variable is used in a way that resource variables do not have, or a use sees a later write
             only because references are not copied; with all such nodes.
     """
+    outputs = {name: None for run in runs for name in run}
     index = GraphIndex(graph.nodes)
     if not any(node.op in REF_VARIABLE_OPS for node in index.nodes.values()):
         return ResourceVariables(graph)
@@ -90,7 +91,7 @@ def to_resource_variables(graph: Graph, outputs: Collection[TensorName] = ()) ->
     nodes = [new for node in graph.nodes for new in rewriting.rewritten(node)]
     moved = {name: rewriting.fetched(name) for name in outputs if name in references.tensors}
     nodes += rewriting.take_new()
-    late = rewriting.aliases.late_uses(rewriting.taken, outputs)
+    late = rewriting.aliases.late_uses(rewriting.taken, runs or [()])
     if late:
         raise UnsupportedError(
             "variables are written while tensors that were read before still share their memory, and a resource "
