@@ -12,7 +12,8 @@ that the libraries want at load time are given to them by a stub that `cc` compi
 
 The wheels' generated wrappers (`gen_*_ops.py`) are read too, as text: their place says which ops are of `contrib`, and
 up to TensorFlow 2.0 they end in the OpDefs that they wrap. So the ops are known that only the GPU builds of
-TensorFlow 1 have (`tensorflow-gpu`), which do not load without CUDA. From 2.1 on one wheel serves both.
+TensorFlow 1 have (`tensorflow-gpu`), which do not load without CUDA. From 2.1 on one wheel serves both. The headers in
+the wheels state which version of GraphDef a release writes and which element types it knows.
 
 It needs Linux on x86-64, pip, `cc` and tfthaw. What the registries said is kept in the cache directory, so a second
 run fetches only what is new; a full run takes some ten minutes and 4 GB of disk. tfthaw itself never needs this tool:
@@ -244,13 +245,26 @@ def _text_op_list(source: str) -> Any:
     return text_format.Parse(found.group(1), OpList()) if found else None
 
 
-def collect(release: Release, cache: Path) -> tuple[Any, set[str]]:
-    """Return a release's OpList and the names of its contrib ops, from the cache or from its wheels."""
+def stated(wheel: Path) -> dict[str, Any]:
+    """Return the version of GraphDef that a wheel's headers state, and the numbers of the element types they know."""
+    with zipfile.ZipFile(wheel) as archive:
+        (version, types) = (
+            next(archive.read(name).decode() for name in archive.namelist() if name.endswith(header))
+            for header in ("/include/tensorflow/core/public/version.h", "/include/tensorflow/core/framework/types.pb.h")
+        )
+    (graph_version,) = re.findall(r"^#define TF_GRAPH_DEF_VERSION (\d+)", version, re.M)
+    numbers = {int(number) for number in re.findall(r"\bDT_\w+ = (\d+)", types)}
+    return {"graph_version": int(graph_version), "dtypes": sorted(number for number in numbers if number < 100)}
+
+
+def collect(release: Release, cache: Path) -> tuple[Any, set[str], dict[str, Any]]:
+    """Return a release's OpList, its contrib ops and what its headers state, from the cache or from its wheels."""
     builds = [("tensorflow", _collect_registered)]
     if int(release.minor[0]) < 2:
         builds.append(("tensorflow-gpu", _collect_generated))
     found: dict[str, Any] = {}
     contrib: set[str] = set()
+    facts = cache / f"tensorflow-{release.version}.json"
     for distribution, ask in builds:
         kept, kept_contrib = (cache / f"{distribution}-{release.version}{end}" for end in (".oplist", ".contrib"))
         if not kept_contrib.exists():
@@ -258,12 +272,14 @@ def collect(release: Release, cache: Path) -> tuple[Any, set[str]]:
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
                 wheel = download(f"{distribution}=={release.version}", release.python, Path(scratch))
                 op_defs, names = ask(wheel, Path(scratch))
+                if distribution == "tensorflow":
+                    facts.write_text(json.dumps(stated(wheel)))
             kept.write_bytes(OpList(op=op_defs.values()).SerializeToString())
             kept_contrib.write_text("\n".join(sorted(names)))
         op_defs = {op.name: op for op in OpList.FromString(kept.read_bytes()).op}
         contrib |= set(kept_contrib.read_text().split()) - found.keys()
         found = op_defs | found
-    return OpList(op=found.values()), contrib
+    return OpList(op=found.values()), contrib, json.loads(facts.read_text())
 
 
 def _collect_registered(wheel: Path, scratch: Path) -> tuple[dict[str, Any], set[str]]:
@@ -289,7 +305,7 @@ def _collect_generated(wheel: Path, scratch: Path) -> tuple[dict[str, Any], set[
 
 
 def fold(releases: list[tuple[Any, set[str]]]) -> list[str]:
-    """Return the lines of the table, one an op, from the OpLists of all releases, oldest first."""
+    """Return the lines of the table, one an op, from the OpLists and the contrib ops of all releases, oldest first."""
     found: dict[str, dict[int, Any]] = {}
     for position, (op_list, _) in enumerate(releases):
         for op in op_list.op:
@@ -301,14 +317,40 @@ def fold(releases: list[tuple[Any, set[str]]]) -> list[str]:
         record = [
             int(op.is_stateful),
             int(name in releases[newest][1]),
-            [argument(arg) for arg in op.input_arg],
-            [argument(arg) for arg in op.output_arg],
+            *arguments(op),
             fold_attrs(definitions),
             [op.deprecation.version, op.deprecation.explanation] if op.HasField("deprecation") else 0,
         ]
-        text = json.dumps(record, separators=(",", ":"))
+        earlier = earlier_arguments(definitions)
+        text = json.dumps([*record, earlier] if earlier else record, separators=(",", ":"))
         lines.append(f"{name}\t{presence(definitions)}\t{text}")
     return lines
+
+
+def fold_stated(stated_by_releases: list[dict[str, Any]]) -> str:
+    """Return the line of the table that says which GraphDef every release writes, and since when dtypes are known."""
+    since: dict[int, int] = {}
+    for position, facts in enumerate(stated_by_releases):
+        for number in facts["dtypes"]:
+            since.setdefault(number, position)
+    return json.dumps([[facts["graph_version"] for facts in stated_by_releases], sorted(since.items())])
+
+
+def arguments(op: Any) -> tuple[list[str], list[str]]:
+    """Return what an op takes and gives as the table spells it."""
+    return [argument(arg) for arg in op.input_arg], [argument(arg) for arg in op.output_arg]
+
+
+def earlier_arguments(definitions: dict[int, Any]) -> list[Any]:
+    """Return what an op took and gave before it got those of its newest definition, each with the last version."""
+    entries: list[Any] = []
+    after = arguments(definitions[max(definitions)])
+    for position in sorted(definitions, reverse=True):
+        now = arguments(definitions[position])
+        if now != after:
+            entries.insert(0, [position, *now])
+        after = now
+    return entries
 
 
 def presence(positions: Iterable[int]) -> int:
@@ -353,17 +395,14 @@ def defaults(held: dict[int, Any]) -> list[Any]:
 
 
 def allowed(held: dict[int, Any]) -> list[Any]:
-    """Return the values that the newest version allows, each with the version from which on it is."""
-    entries = []
-    newest = max(held)
-    for value in _allowed_in(held[newest]):
-        since = newest
-        for position in sorted(held, reverse=True):
-            before = _allowed_in(held[position])
-            if before and value not in before:
-                break
-            since = position
-        entries.append([value] if since == min(held) else [value, since])
+    """Return the allowed values as the table spells them: one entry for each version that changes them."""
+    entries: list[Any] = []
+    before: list[Any] = []
+    for position in sorted(held):
+        now = _allowed_in(held[position])
+        if now != before:
+            entries.append([position, now or 0])
+        before = now
     return entries
 
 
@@ -397,13 +436,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make the table of TensorFlow's ops from the wheels on PyPI.")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "tfthaw-op-history")
     parser.add_argument("--load", nargs="+", help=argparse.SUPPRESS)  # what this tool calls itself with
-    arguments = parser.parse_args()
-    if arguments.load:
-        package, core_only, everything, *skipped = arguments.load
+    options = parser.parse_args()
+    if options.load:
+        package, core_only, everything, *skipped = options.load
         return write_registered(Path(package), Path(core_only), Path(everything), skipped)
-    arguments.cache.mkdir(parents=True, exist_ok=True)
-    lines = fold([collect(release, arguments.cache) for release in RELEASES])
-    text = "\n".join([json.dumps([release.minor for release in RELEASES]), *lines, ""])
+    options.cache.mkdir(parents=True, exist_ok=True)
+    collected = [collect(release, options.cache) for release in RELEASES]
+    lines = fold([(op_list, contrib) for op_list, contrib, _ in collected])
+    stated_line = fold_stated([facts for _, _, facts in collected])
+    text = "\n".join([json.dumps([release.minor for release in RELEASES]), stated_line, *lines, ""])
     TABLE.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
     print(f"{TABLE}: {len(lines)} ops of {len(RELEASES)} releases, {TABLE.stat().st_size} bytes")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,16 @@ from tfthaw import proto
 from tfthaw.dtypes import DType
 from tfthaw.ir import op_history as module
 from tfthaw.ir.attrs import AttrList, FunctionName, OpaqueAttr, Shape
-from tfthaw.ir.op_history import Argument, earliest_version, op_history, package_of, unregistered, versions
+from tfthaw.ir.op_history import (
+    Argument,
+    dtype_since,
+    earliest_version,
+    graph_version_of,
+    op_history,
+    package_of,
+    unregistered,
+    versions,
+)
 from tfthaw.proto.text import parse_text
 
 # The table is of the builds with CUDA; the tests may run with one without.
@@ -106,6 +116,38 @@ def test_allowed_values_with_the_version_of_each():
     assert padding.allowed == ((b"SAME", "0.12"), (b"VALID", "0.12"), (b"EXPLICIT", "1.14"))
     assert (DType.bfloat16, "1.5") in op_history("Conv2D").attr("T").allowed
     assert op_history("Identity").attr("T").allowed == ()
+
+
+def test_what_an_older_version_allows_and_a_newer_does_not_restrict():
+    of_equal = op_history("Equal").attr("T")
+    assert of_equal.allowed == ()
+    assert of_equal.allowed_in("2.4") is None
+    assert DType.uint32 not in of_equal.allowed_in("1.15")
+    assert DType.float32 in of_equal.allowed_in("1.15")
+    data_format = op_history("FusedBatchNorm").attr("data_format")
+    assert data_format.allowed_in("1.11") is None
+    assert data_format.allowed_in("1.12") == (b"NHWC", b"NCHW")
+
+
+def test_attrs_that_came_back():
+    of_loss = op_history("CTCLoss").attr("T")
+    assert (of_loss.since, of_loss.until, of_loss.absent) == ("1.15", None, ("2.0",))
+    assert [of_loss.is_in(version) for version in ("1.14", "1.15", "2.0", "2.1")] == [False, True, False, True]
+
+
+def test_arguments_of_older_versions():
+    stack = op_history("TensorListStack")
+    before, after = stack.arguments_in("1.13"), stack.arguments_in("1.14.0")
+    assert [argument.name for argument in before[0]] == ["input_handle"]
+    assert [argument.name for argument in after[0]] == ["input_handle", "element_shape"]
+    assert after == (stack.inputs, stack.outputs)
+
+
+def test_graph_versions_and_element_types():
+    assert (graph_version_of("1.4"), graph_version_of("1.15.0"), graph_version_of("2.21")) == (24, 134, 2474)
+    assert (dtype_since(DType.float32), dtype_since(DType.uint32), dtype_since(DType.float8_e5m2)) == (
+        "0.12", "1.5", "2.12",
+    )  # fmt: skip
 
 
 def test_arguments():
@@ -283,7 +325,12 @@ def test_fold_and_read():
     assert mode.defaults == (("1.9", b"a"), ("1.10", None), ("2.0", b"b"))
     defaults = [mode.default_in(version) for version in ("1.8", "1.9", "1.10", "2.0", "2.7")]
     assert defaults == [None, b"a", None, b"b", b"b"]
+    assert [len(op.arguments_in(version)[0]) for version in ("1.9", "1.10", "2.0")] == [2, 1, 1]
+    assert op.attr("T").allowed_in("1.9") == (DType.float32, DType.float16)
+    assert [op.is_in(version) for version in ("1.8", "1.9.3", "2.0")] == [False, True, True]
+    assert [mode.is_in("1.8"), gap.is_in("1.9"), gap.is_in("1.10")] == [False, True, False]
     lost = op.attr("lost")
+    assert not lost.is_in("1.10")
     assert (lost.since, lost.until, lost.default) == ("1.9", "1.9", AttrList("s", [b"\xff"]))
     rate = op.attr("rate")
     assert (rate.since, rate.until) == ("1.10", "1.10")
@@ -326,6 +373,20 @@ def test_generated_wrappers(tool, tmp_path):
     assert sorted(carried) == ["Ancient", "Core", "Extra"]
     assert core == {"Core", "Ancient"}
     assert contrib == {"Extra"}
+
+
+def test_fold_of_what_headers_state(tool, monkeypatch):
+    facts = [{"graph_version": 27, "dtypes": [1, 2]}, {"graph_version": 38, "dtypes": [1, 2, 21]}]
+    assert tool.fold_stated(facts) == "[[27, 38], [[1, 0], [2, 0], [21, 1]]]"
+
+
+def test_stated_by_a_wheel(tool, tmp_path):
+    wheel = tmp_path / "a.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        folder = "tensorflow/include/tensorflow/core"
+        archive.writestr(f"{folder}/public/version.h", "#define TF_GRAPH_DEF_VERSION 2474  // Updated\n")
+        archive.writestr(f"{folder}/framework/types.pb.h", "DT_FLOAT = 1,\n  DT_HALF = 19,\n  DT_FLOAT_REF = 101,\n")
+    assert tool.stated(wheel) == {"graph_version": 2474, "dtypes": [1, 19]}
 
 
 def test_header_of_the_shipped_table_is_reproducible():

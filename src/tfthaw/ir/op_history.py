@@ -8,17 +8,20 @@ know kernels: an op that is registered may still lack a kernel for a device or a
 Source: the op registries of the wheels on PyPI (`tools/make_op_history.py` asks them and describes how); op_def.proto
 for the meaning of arguments and attrs. Which package brings which op was read from the registries of those packages.
 
-The table is UTF-8 lines in gzip. The first is the list of versions, oldest first, as JSON; each other one is an op:
+The table is UTF-8 lines in gzip. The first is the list of versions, oldest first, as JSON. The second is what their
+headers state: [the GraphDef version that each writes, [[element type by number, i], ...] known since version i]. Each
+other one is an op:
 
-    name TAB presence TAB [is_stateful, is_contrib, inputs, outputs, attrs, deprecation]
+    name TAB presence TAB [is_stateful, is_contrib, inputs, outputs, attrs, deprecation, earlier]
 
     presence     bit i says whether version i has it
     argument     "name:kind" with the kind `7` (an element type by number), `T` (the attr that says it), `N*7`, `N*T`
                  (N of them), `@Tlist` (one for each type of a list); a leading `&` takes or gives a reference
     attr         [name, type, presence or 0 for the op's own, defaults, allowed values]
     defaults     [[i, default], ...] from version i on; [i] is a version that begins to have none
-    allowed      [[value, i], ...]: allowed since version i; the i is missing where the attr began with it
+    allowed      [[i, values], ...] from version i on; 0 for values (or no entry yet) is all of them
     deprecation  [version of GraphDef, explanation] or 0
+    earlier      [[i, inputs, outputs], ...] up to version i, where they changed; missing where they never did
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfthaw.dtypes import DType
 from tfthaw.ir.arguments import Argument
@@ -51,8 +54,9 @@ class AttrHistory:
         since: The first version with the attr.
         until: The last version with it, where later ones lack it or the op; else None.
         defaults: Each default with the version from which on it holds; one entry unless it changed.
-        allowed: The values that the newest version allows, each with the version from which on; empty where every
-            value is.
+        restrictions: The values that are allowed, with the version from which on these are; None is every value. An
+            attr that was never restricted has none.
+        absent: Versions after `since` and before `until` without it.
     """
 
     name: str
@@ -61,7 +65,32 @@ class AttrHistory:
     since: str
     until: str | None
     defaults: tuple[tuple[str, Attr | None], ...]
-    allowed: tuple[tuple[Attr, str], ...]
+    restrictions: tuple[tuple[str, tuple[Attr, ...] | None], ...]
+    absent: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> tuple[tuple[Attr, str], ...]:
+        """The values that the newest version allows, each with the version from which on; empty where all are."""
+        newest = self.restrictions[-1][1] if self.restrictions else None
+        return tuple((value, self._allowed_since(value)) for value in newest or ())
+
+    def _allowed_since(self, value: Attr) -> str:
+        since = self.restrictions[-1][0]
+        for version, values in reversed(self.restrictions):
+            if values is not None and value not in values:
+                return since
+            since = version
+        return self.since  # before its first restriction every value was allowed
+
+    def is_in(self, version: str) -> bool:
+        """Whether the op has the attr in a version (and is there at all)."""
+        return _is_in(version, self.since, self.until, self.absent)
+
+    def allowed_in(self, version: str) -> tuple[Attr, ...] | None:
+        """Return the values that a version allows, None where it allows every one."""
+        place = _place(version)
+        held = [values for since, values in self.restrictions if _place(since) <= place]
+        return held[-1] if held else None
 
     def default_in(self, version: str) -> Attr | None:
         """Return the default in a version of TensorFlow such as `1.15` or `2.4.1`, None where it has none."""
@@ -85,6 +114,7 @@ class OpHistory:
         contrib: Whether it is one of `tf.contrib` in the newest version with it.
         absent: Versions after `since` and before `until` without it.
         deprecated: The GraphDef version from which on TensorFlow refuses the op in a graph, and what it says then.
+        earlier: Other inputs and outputs that it had, each with the last version with these, oldest first.
     """
 
     name: str
@@ -97,6 +127,19 @@ class OpHistory:
     contrib: bool
     absent: tuple[str, ...] = ()
     deprecated: tuple[int, str] | None = None
+    earlier: tuple[tuple[str, tuple[Argument, ...], tuple[Argument, ...]], ...] = ()
+
+    def is_in(self, version: str) -> bool:
+        """Whether a version of TensorFlow such as `1.15` or `2.4.1` registers the op."""
+        return _is_in(version, self.since, self.until, self.absent)
+
+    def arguments_in(self, version: str) -> tuple[tuple[Argument, ...], tuple[Argument, ...]]:
+        """Return what the op takes and gives in a version that has it."""
+        place = _place(version)
+        for last, inputs, outputs in self.earlier:
+            if place <= _place(last):
+                return inputs, outputs
+        return self.inputs, self.outputs
 
     def attr(self, name: str) -> AttrHistory | None:
         """Return an attr by its name, or None."""
@@ -106,6 +149,23 @@ class OpHistory:
 def versions() -> tuple[str, ...]:
     """Return the versions of TensorFlow that the table knows, oldest first."""
     return _table()[0]
+
+
+def graph_version_of(version: str) -> int:
+    """Return the version of GraphDef that a version of TensorFlow such as `1.15` writes, and up to which it reads."""
+    graph_versions, _ = _stated()
+    return graph_versions[versions().index(minor_of(version))]
+
+
+def dtype_since(dtype: DType) -> str | None:
+    """Return the first version of TensorFlow that knows an element type, or None where none of the table does."""
+    place = _stated()[1].get(dtype.value)
+    return None if place is None else versions()[place]
+
+
+def minor_of(version: str) -> str:
+    """Return the `major.minor` of a version such as `2.4` or `2.4.1-rc0`."""
+    return ".".join(map(str, _place(version)))
 
 
 def op_history(name: str) -> OpHistory | None:
@@ -118,7 +178,7 @@ def unregistered(op_names: Iterable[str]) -> list[str]:
 
     They are custom ops, ops that TensorFlow has dropped (`op_history` tells) and names of functions.
     """
-    known, ops = _table()
+    known, ops = _table()[:2]
     newest = 1 << len(known) - 1
     return sorted({name for name in op_names if name not in ops or not int(ops[name][0]) & newest})
 
@@ -136,7 +196,7 @@ def earliest_version(op_names: Iterable[str]) -> tuple[str | None, list[str]]:
         than the table). The version is None where no release has them all; the ops are then the newest and those
         that were gone when these came.
     """
-    known, ops = _table()
+    known, ops = _table()[:2]
     presence = {name: int(ops[name][0]) for name in op_names if name in ops}
     together = (1 << len(known)) - 1
     for mask in presence.values():
@@ -213,23 +273,37 @@ def _names_of_packages() -> dict[str, frozenset[str]]:
     return {package: frozenset(names.split()) for package, names in _PACKAGES.items()}
 
 
+class _Table(NamedTuple):
+    versions: tuple[str, ...]
+    ops: dict[str, list[str]]
+    stated: str
+
+
 @lru_cache(maxsize=1)
-def _table() -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    """Read the table: the versions, and of each op its presence and its record, both still as text."""
+def _table() -> _Table:
+    """Read the table: the versions, and, still as text, of each op its presence and its record, and what is stated."""
     data = Path(__file__).with_name("op_history.json.gz").read_bytes()
-    first, *lines = zlib.decompress(data, _GZIP).decode().splitlines()
+    first, stated, *lines = zlib.decompress(data, _GZIP).decode().splitlines()
     ops = {}
     for line in lines:
         name, *rest = line.split("\t")
         ops[name] = rest
-    return tuple(json.loads(first)), ops
+    return _Table(tuple(json.loads(first)), ops, stated)
+
+
+@lru_cache(maxsize=1)
+def _stated() -> tuple[list[int], dict[int, int]]:
+    """Return the GraphDef version of each release, and of each element type the place of the first that knows it."""
+    graph_versions, dtypes = json.loads(_table().stated)
+    return graph_versions, dict(dtypes)
 
 
 @lru_cache(maxsize=4096)
 def _decoded(name: str) -> OpHistory:
-    known, ops = _table()
+    known, ops = _table()[:2]
     mask = int(ops[name][0])
-    is_stateful, is_contrib, inputs, outputs, attrs, deprecation = json.loads(ops[name][1])
+    is_stateful, is_contrib, inputs, outputs, attrs, deprecation, *rest = json.loads(ops[name][1])
+    earlier = rest[0] if rest else ()
     return OpHistory(
         name=name,
         since=known[_lowest(mask)],
@@ -239,8 +313,11 @@ def _decoded(name: str) -> OpHistory:
         outputs=tuple(map(_argument, outputs)),
         is_stateful=bool(is_stateful),
         contrib=bool(is_contrib),
-        absent=tuple(known[i] for i in range(_lowest(mask), mask.bit_length()) if not mask >> i & 1),
+        absent=_absent(mask, mask),
         deprecated=(deprecation[0], deprecation[1]) if deprecation else None,
+        earlier=tuple(
+            (known[last], tuple(map(_argument, taken)), tuple(map(_argument, given))) for last, taken, given in earlier
+        ),
     )
 
 
@@ -258,7 +335,11 @@ def _attr(record: list[Any], op_mask: int) -> AttrHistory:
         since=since,
         until=_until(mask),
         defaults=values,
-        allowed=tuple((_value(single, entry[0]), known[entry[1]] if len(entry) > 1 else since) for entry in allowed),
+        restrictions=tuple(
+            (known[place], tuple(_value(single, value) for value in allowed_now) if allowed_now else None)
+            for place, allowed_now in allowed
+        ),
+        absent=_absent(mask, op_mask),
     )
 
 
@@ -304,6 +385,19 @@ def _lowest(mask: int) -> int:
 def _until(mask: int) -> str | None:
     known = versions()
     return None if mask.bit_length() == len(known) else known[mask.bit_length() - 1]
+
+
+def _absent(mask: int, op_mask: int) -> tuple[str, ...]:
+    """Return the versions between first and last that lack what mask tells of, though (or as) the op is there."""
+    every = range(_lowest(mask), mask.bit_length())
+    whole = op_mask if op_mask != mask else (1 << mask.bit_length()) - 1
+    return tuple(versions()[i] for i in every if whole >> i & 1 and not mask >> i & 1)
+
+
+def _is_in(version: str, since: str, until: str | None, absent: tuple[str, ...]) -> bool:
+    place = _place(version)
+    within = _place(since) <= place and (until is None or place <= _place(until))
+    return within and minor_of(version) not in absent
 
 
 def _place(version: str) -> tuple[int, int]:
