@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfthaw.conversion.options import WEIGHT_FORMATS
+from tfthaw.conversion.options import KERAS_FORMATS, WEIGHT_FORMATS, Options
 from tfthaw.dtypes import DType
+from tfthaw.errors import TfthawError
 from tfthaw.formats.checkpoint_reader import CheckpointReader
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph
@@ -276,6 +277,12 @@ def _outlook(report: Report, artifact: Artifact, model: Model | None) -> None:
             report.can_become.append(name)
         else:
             report.cannot_become.append({"format": name, "missing": obstacle[0], "cure": obstacle[1]})
+    for name in KERAS_FORMATS:
+        obstacle = _keras_obstacle(artifact, name)
+        if obstacle is None:
+            report.can_become.append(name)
+        else:
+            report.cannot_become.append({"format": name, "missing": obstacle[0], "cure": obstacle[1]})
     if model is not None and not report.signatures and report.graph is not None and report.graph.nodes:
         from tfthaw.conversion.selection import rank_outputs  # a checkpoint needs none of it
 
@@ -293,6 +300,20 @@ def _weights_obstacle(artifact: Artifact, model: Model | None) -> tuple[str, str
         weights = any(tensor is not None and tensor.dtype.is_float and tensor.shape for tensor in constants)
         return None if weights else ("it holds no floating constants", "there is nothing to take")
     return "the values: a graph alone has none", "add --checkpoint with the checkpoint that belongs to it"
+
+
+def _keras_obstacle(artifact: Artifact, name: str) -> tuple[str, str] | None:
+    cure = "give the model's .keras or .h5 as source, and this with --checkpoint"
+    is_v1 = artifact.checkpoint is not None and not artifact.checkpoint.is_object_based
+    if artifact.format in GRAPH_FORMATS and (is_v1 or artifact.checkpoint is None):
+        return "the configuration of a Keras model: a graph has none", cure
+    from tfthaw.conversion.keras import keras_contents  # only here: most artifacts are none of Keras
+
+    try:
+        keras_contents(artifact, "", Options(to=name), [])
+    except TfthawError as error:
+        return error.message, error.hint or cure
+    return None
 
 
 def _graph_obstacle(artifact: Artifact, model: Model | None, name: str) -> tuple[str, str] | None:

@@ -123,6 +123,8 @@ def _with_values(artifact: Artifact, options: Options, notes: list[str]) -> Kera
         return _renamed(source, options)
     values = read_keras_source(open_artifact(options.checkpoint))
     assignment = _assignment(source, values, options)
+    if options.optimizer == "keep":
+        assignment.pairs.update(_optimizer_pairs(source, values, notes))
     filled = {name: values.tensors[value] for name, value in assignment.pairs.items()}
     excused = [name for name in assignment.missing if _matches(name, options.allow_missing)]
     forgiven = [name for name in assignment.unused if _matches(name, options.allow_unused)]
@@ -174,9 +176,22 @@ def _assignment(source: KerasSource, values: KerasSource, options: Options) -> A
     _take_out(target, set(said))
     _take_out(found, set(said.values()))
     result = assign(owner.tree(), target, found, source.tensors, values.tensors)
+    result.notes += [*target.notes, *found.notes]
     result.missing = [name for name in result.missing if name not in said]
     result.pairs.update(said)
     return result
+
+
+def _optimizer_pairs(source: KerasSource, values: KerasSource, notes: list[str]) -> dict[str, str]:
+    """Return which values fill the optimizer's variables, where both have the same ones in the same order."""
+    target, found = source.optimizer(), values.optimizer()
+    one = [(source.tensors[name].dtype, source.tensors[name].shape) for name in target]
+    other = [(values.tensors[name].dtype, values.tensors[name].shape) for name in found]
+    if one == other:
+        return dict(zip(target, found, strict=True))
+    notes.append(f"the optimizer's state was left out: the source has {len(one)} variables of it, the values have "
+                 f"{len(other)}, and they are not the same ones")  # fmt: skip
+    return {}
 
 
 def _take_out(located: Located, names: set[str]) -> None:
@@ -295,6 +310,7 @@ def _explained(source: KerasSource, tree: KerasLayer) -> Located:
         UnsupportedError: With every layer that is not.
     """
     located = source.locate(source)
+    located.optimizer = source.optimizer()
     unknown = {place: region for place, region in located.regions.items() if region}
     if unknown:
         raise UnsupportedError(
@@ -345,9 +361,9 @@ def _archive_config(source: KerasSource) -> Mapping[str, Any]:
     if module is None:
         raise UnsupportedError(f"Keras {version} knows no .keras archives; they came with 2.12", path=source.path,
                                hint="write keras-h5, or load the model in a later Keras and save it again")  # fmt: skip
-    where = {"module": module, "registered_name": name} if name == "Functional" else {"module": "keras",
-                                                                                       "registered_name": None}  # fmt: skip
-    return {**where, "class_name": name, "config": config.get("config")}
+    is_exported = name == "Sequential"  # Functional is no public name
+    return {"module": "keras" if is_exported else module, "class_name": name, "config": config.get("config"),
+            "registered_name": None if is_exported else name}  # fmt: skip
 
 
 def _functional_module(version: str) -> str | None:

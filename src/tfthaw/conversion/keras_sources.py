@@ -15,7 +15,14 @@ from tfthaw.formats.keras_h5 import KerasH5, parse_config
 from tfthaw.formats.keras_zip import CONFIG_MEMBER, METADATA_MEMBER, KerasZip
 from tfthaw.ir.object_graph import TrackableObjectGraph
 from tfthaw.limits import DEFAULT_LIMITS
-from tfthaw.restore.keras_layouts import Located, locate_legacy, locate_objects, locate_saved, saved_optimizer
+from tfthaw.restore.keras_layouts import (
+    Located,
+    locate_legacy,
+    locate_objects,
+    locate_saved,
+    object_optimizer,
+    saved_optimizer,
+)
 from tfthaw.restore.keras_tree import KerasLayer, keras_tree
 from tfthaw.serde.artifacts import Artifact
 from tfthaw.tensors import Tensor
@@ -87,7 +94,7 @@ class KerasSource:
             UnsupportedError: The names of the values are those of no layout.
         """
         every = [self._locate(config.tree(generation), generation) for generation in self._generations()]
-        return min(every, key=lambda item: len(item.missing) + len(item.rest))
+        return max(every, key=lambda item: (item.count, -len(item.rest)))
 
     def _generations(self) -> tuple[int, ...]:
         return (3, 2) if self.generation >= 3 else (2, 3)
@@ -96,9 +103,7 @@ class KerasSource:
         if self.layout == "saved":
             return locate_saved(tree, self.tensors)
         if self.layout == "legacy":
-            found = locate_legacy(tree, self.listed(), self.tensors, generation)
-            found.optimizer = self.legacy_optimizer()
-            return found
+            return locate_legacy(tree, self.listed(), self.tensors, generation)
         if self.layout == "objects" and self.objects is not None:
             return locate_objects(tree, self.objects, self.tensors)
         raise UnsupportedError(
@@ -115,11 +120,15 @@ class KerasSource:
             result[layer] = [f"{self.root}{layer}/{name}" for name in listed]
         return result
 
-    def legacy_optimizer(self) -> list[str]:
-        """Return the optimizer's datasets of a legacy file in the order of its variables, where it tells that.
+    def optimizer(self) -> list[str]:
+        """Return the names of the optimizer's variables in its own order, where the layout tells that.
 
-        Optimizers of Keras before 2.11 keep their variables in an order of their own.
+        In legacy files, optimizers of Keras before 2.11 keep their variables in an order that nothing else has.
         """
+        if self.layout == "saved":
+            return saved_optimizer(self.tensors)
+        if self.layout == "objects":
+            return object_optimizer(self.objects) if self.objects is not None else []
         names = _joined(self.attributes.get(_OPTIMIZER_GROUP, {})).get("weight_names", [])
         is_new = self.generation >= 3 or (names and names[0].rpartition("/")[2].startswith("iteration"))
         listed = [f"{_OPTIMIZER_GROUP}/{name}" for name in names]

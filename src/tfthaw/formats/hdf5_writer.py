@@ -103,8 +103,8 @@ def require_writable(tensors: Mapping[str, Tensor], others: Iterable[str] = ()) 
     Raises:
         UnsupportedError: With every one of them.
     """
-    groups = {parent for name in tensors for parent in _parents(name)}
-    groups.update(name for name in others if name not in tensors)
+    further = [name for name in others if name not in tensors]
+    groups = {parent for name in (*tensors, *further) for parent in _parents(name)}.union(further)
     problems = []
     for name, tensor in tensors.items():
         if tensor.dtype not in _PLAIN_TYPES:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from tfthaw.ir.object_graph import TrackableObjectGraph
-from tfthaw.restore.keras_tree import KerasLayer, Path, is_wholly_known
+from tfthaw.restore.keras_tree import KerasLayer, Path, has_weights, is_wholly_known
 
 Place: TypeAlias = "tuple[int, ...]"
 """A layer: its position in its parent, the parent's in its own parent, and so on, outermost first."""
@@ -51,6 +51,7 @@ class Located:
         rest: Names that belong to no layer.
         optimizer: The optimizer's variables, in its own order.
         aside: Names of metrics, counters and the like, which are no part of the model.
+        notes: What was concluded from less than names.
     """
 
     layout: str
@@ -60,6 +61,12 @@ class Located:
     rest: list[str] = field(default_factory=list)
     optimizer: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many variables were found."""
+        return len(self.slots) - len(self.missing) + sum(map(len, self.regions.values()))
 
 
 def walk(tree: KerasLayer) -> Iterator[tuple[Place, KerasLayer]]:
@@ -174,8 +181,9 @@ def locate_legacy(tree: KerasLayer, layer_weights: Mapping[str, Sequence[str]], 
         listed = [name for weights in layer_weights.values() for name in weights]
         found.regions[()] = {name: name for name in listed}
         used.update(listed)
+    groups = _groups_of(tops, layer_weights, found.notes)
     for place, layer in tops:
-        listed = list(layer_weights.get(layer.name, ()))
+        listed = list(layer_weights.get(groups.get(place, layer.name), ()))
         used.update(listed)
         if not is_wholly_known(layer):
             found.regions[place] = {name: name for name in listed}
@@ -191,6 +199,17 @@ def locate_legacy(tree: KerasLayer, layer_weights: Mapping[str, Sequence[str]], 
         elif name not in used:
             found.rest.append(name)
     return found
+
+
+def _groups_of(tops: Sequence[tuple[Place, KerasLayer]], layer_weights: Mapping[str, Sequence[str]],
+               notes: list[str]) -> dict[Place, str]:  # fmt: skip
+    """Return the group of each layer whose name the file does not have: by order, as Keras itself reads such files."""
+    holders = [(place, layer) for place, layer in tops if has_weights(layer) or not is_wholly_known(layer)]
+    filled = [name for name, weights in layer_weights.items() if weights]
+    if all(layer.name in layer_weights for _, layer in holders) or len(holders) != len(filled):
+        return {}
+    notes.append("layers were matched by their order, since their names differ")
+    return {place: name for (place, _), name in zip(holders, filled, strict=True)}
 
 
 def _misnamed(tree: KerasLayer, slots: Mapping[Slot, str]) -> list[str]:
@@ -279,9 +298,27 @@ def locate_objects(tree: KerasLayer, graph: TrackableObjectGraph, keys: Iterable
     roots = dict.fromkeys([*(children[name] for name in ("model",) if name in children), 0, *children.values()])
     candidates = [_locate_below(tree, view, root) for root in roots]
     best = max(candidates, key=lambda item: (len(item.slots) + sum(map(len, item.regions.values())), -len(item.rest)))
+    if not best.slots and is_wholly_known(tree):
+        best = _locate_listed(tree, view) or best
     used = {*best.slots.values(), *(name for names in best.regions.values() for name in names.values())}
+    best.optimizer = object_optimizer(graph)
     best.aside += [key for key in every if key not in used and key not in best.rest and key not in best.optimizer]
     return best
+
+
+def _locate_listed(tree: KerasLayer, view: ObjectView) -> Located | None:
+    """Find the variables in what `model.export` of Keras 3 writes: one list of them all, in the order of `weights`."""
+    listed = view.follow(0, ("variables",))
+    order, layers = weight_order(tree), dict(walk(tree))
+    if listed is None or view.follow(0, ("_all_variables",)) is None:
+        return None
+    numbered = sorted((int(name), child) for name, child in view.children(listed).items() if name.isdecimal())
+    named = [view.name(child).rpartition("/")[2] for _, child in numbered]
+    kept = [(name, view.key(child)) for (_, child), name in zip(numbered, named, strict=True)
+            if not name.startswith("seed_generator")]  # fmt: skip
+    if [layers[slot.place].weights[slot.position].name for slot in order] != [name for name, _ in kept]:
+        return None
+    return Located("objects", {slot: key for slot, (_, key) in zip(order, kept, strict=True) if key is not None})
 
 
 _LISTS = frozenset({"variables", "trainable_variables", "non_trainable_variables", "_all_variables", "_tracked"})
@@ -321,6 +358,10 @@ class ObjectView:
             return None
         values = [item for item in self._graph.nodes[node].attributes if item.name == "VARIABLE_VALUE"]
         return values[0].checkpoint_key if values else None
+
+    def name(self, node: int) -> str:
+        """Return what Python calls a variable."""
+        return next((item.full_name for item in self._graph.nodes[node].attributes), "")
 
     def variables(self, node: int) -> dict[str, str]:
         """Return all variables below an object: the shortest path -> checkpoint key, each variable once."""
@@ -370,7 +411,6 @@ def _locate_below(tree: KerasLayer, view: ObjectView, root: int) -> Located:
         is_layer = head not in _ASIDE_OBJECTS and (root or head.startswith(_LAYER_ATTRIBUTES))
         if key not in used and is_layer:
             found.rest.append(key)
-    found.optimizer = _object_optimizer(view, root)
     return found
 
 
@@ -378,9 +418,10 @@ def _head(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _object_optimizer(view: ObjectView, root: int) -> list[str]:
-    """Return the variables of the optimizer that the model, or what holds the model, has."""
-    for owner in dict.fromkeys([root, 0]):
+def object_optimizer(graph: TrackableObjectGraph) -> list[str]:
+    """Return the checkpoint keys of the optimizer that the model, or what holds the model, has; in its own order."""
+    view = ObjectView(graph)
+    for owner in dict.fromkeys([0, *view.children(0).values()]):
         listed = view.follow(owner, ("optimizer", "_variables"))
         if listed is not None:
             numbered = sorted((int(name), child) for name, child in view.children(listed).items() if name.isdecimal())

@@ -1,7 +1,7 @@
 """The object graph under which `tf.train.Checkpoint(model=model)` finds the variables of a Keras model.
 
 Only what the configuration explains is in it. Every layer is an object, with or without variables, so that
-`assert_consumed` and `assert_existing_objects_matched` of a restore hold; so is the counter that `Checkpoint.save` keeps.
+`assert_consumed` and `assert_existing_objects_matched` of a restore hold; so is the counter of `Checkpoint.save`.
 Of Keras 2 the model's attributes are the root's as well, so that `model.load_weights` takes the same checkpoint.
 
 Source: checkpoint.py and restore.py of TensorFlow's `tensorflow/python/checkpoint`; `_trackable_children` of Keras.
