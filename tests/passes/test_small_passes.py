@@ -12,7 +12,7 @@ from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.passes.add_saver import SavedVariable, add_saver
 from tfthaw.passes.batch_norm import training_mode_nodes
 from tfthaw.passes.clear_devices import clear_devices
-from tfthaw.passes.prune import free_name, prune
+from tfthaw.passes.prune import free_name, prune, prune_library
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
 from tfthaw.passes.tables import fill_tables
 from tfthaw.restore.saved_names import saved_names

@@ -57,9 +57,13 @@ def variable_objects(graph: Graph, objects: ObjectGraph) -> dict[str, int]:
     places = {name: place for place, name in names.items() if name in _unique(names.values())}
     shared = {name: variable_name(node) for name, node in nodes.items()}
     unique = _unique(shared.values())
+    bound = set(result.values())
     for node_name, name in shared.items():
-        if name in unique and name in places:
-            result.setdefault(node_name, places[name])
+        place = places.get(name) if name in unique else None
+        if place is not None and place not in bound and node_name not in result:
+            kind = objects.nodes[place].kind
+            if isinstance(kind, VariableObject) and kind.dtype is nodes[node_name].dtype("dtype"):
+                result[node_name] = place
     return result
 
 
