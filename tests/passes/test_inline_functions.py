@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from graphs import FLOAT, Unchanged, by_name, call, constant, function, handle, library, node, placeholder, read
@@ -11,8 +12,10 @@ from tfthaw.ir.arguments import Argument
 from tfthaw.ir.attrs import AttrList, AttrPlaceholder, FunctionName
 from tfthaw.ir.definitions import Definitions
 from tfthaw.ir.graph import TensorName
+from tfthaw.ir.nodes import Node
 from tfthaw.limits import Limits
 from tfthaw.passes.inline_functions import inline_functions
+from tfthaw.tensors import ArrayTensor
 
 DOUBLE = function("double", {"a": FLOAT}, [node("two", "AddV2", "a", "a")], {"r": ("two:z:0", FLOAT)})
 ASSIGN = node("assign", "AssignVariableOp", "v", "x", T=None, dtype=FLOAT)
@@ -168,6 +171,34 @@ def test_calls_in_branches_are_inlined_there():
     assert sorted(kept) == ["branch", "double"]
     assert [(each.name, each.inputs) for each in kept["branch"].nodes] == [("c/two", ["a", "a"])]
     assert kept["branch"].returns == {"r": "c/two:z:0"}
+
+
+@pytest.mark.parametrize(("choice", "op"), [(True, "Neg"), (False, "Exp")])
+def test_an_if_that_is_settled_is_its_branch(choice, op):
+    branch = {
+        name: function(name, {"a": FLOAT}, [node("r", name, "a")], {"y": ("r:y:0", FLOAT)}) for name in ("Neg", "Exp")
+    }
+    if_ = node("if", "If", "p", "x", T=None, then_branch=FunctionName("Neg"), else_branch=FunctionName("Exp"))
+    value = Node("p", "Const", attrs={"dtype": DType.bool, "value": ArrayTensor(np.array(choice))})
+    for each in branch.values():
+        each.name = f"branch_{each.name}"
+    if_.attrs |= {"then_branch": FunctionName("branch_Neg"), "else_branch": FunctionName("branch_Exp")}
+    found = inlined([value, placeholder("x"), if_], *branch.values())
+
+    assert by_name(found.graph)["if/r"].op == op
+    assert not found.graph.functions
+
+
+@pytest.mark.parametrize(("choice", "taken"), [(0, "one"), (1, "two"), (-1, "two"), (7, "two")])
+def test_a_case_that_is_settled_is_its_branch(choice, taken):
+    branches = [function(name, {"a": FLOAT}, [node(name, "Neg", "a")], {"y": (f"{name}:y:0", FLOAT)})
+                for name in ("one", "two")]  # fmt: skip
+    names = AttrList("func", [FunctionName("one"), FunctionName("two")])
+    case = node("case", "Case", "through", "x", T=None, branches=names)
+    found = inlined(
+        [constant("i", choice), node("through", "Identity", "i"), placeholder("x"), case], *branches)  # fmt: skip
+
+    assert f"case/{taken}" in by_name(found.graph)
 
 
 def test_a_call_of_nothing_is_refused():

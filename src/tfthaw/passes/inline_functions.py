@@ -4,7 +4,8 @@ A call is a `PartitionedCall`, a `StatefulPartitionedCall`, or a node whose op i
 are named under it (`call/matmul`). What a call promises stays true: its nodes that have side effects run after what the
 call waited for, and what waits for the call waits for them. A call of the main graph leaves its name behind: `call:0`
 is what it was; further outputs are `call_1:0` and so on. Functions that control flow names (the branches of If and
-Case, the condition and body of While) stay functions; calls inside of them are inlined there.
+Case, the condition and body of While) stay functions; calls inside of them are inlined there. An If or Case whose
+choice is a constant (a placeholder was set to it) is a call of the branch that it takes.
 
 It changes no value. Functions that call themselves have no end: `tfthaw.ir.validation` refuses them before.
 
@@ -28,8 +29,15 @@ from tfthaw.ir.nodes import Node
 from tfthaw.limits import DEFAULT_LIMITS, Limits
 from tfthaw.passes.carriers import HANDLE_READS
 from tfthaw.passes.prune import free_name, prune_library
+from tfthaw.tensors import Tensor
 
 CALL_OPS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_BRANCHES = {
+    "If": ("then_branch", "else_branch"), "StatelessIf": ("then_branch", "else_branch"),
+    "Case": ("branches",), "StatelessCase": ("branches",),
+}  # fmt: skip
+_SETTLED = frozenset({"Const", "Identity"})
+_IDENTITIES = 100  # as many as may stand between a constant and the choice that it is
 _FRAMES = frozenset({"Enter", "RefEnter", "Switch", "RefSwitch"})
 _PURE = frozenset({"VarHandleOp", "HashTableV2", "Placeholder", ARGUMENT_OP})
 """Ops that count as stateful, and of which it does not matter when they run."""
@@ -69,7 +77,7 @@ def inline_functions(
             give.
         LimitError: Calls of calls grow past all bounds.
     """
-    if not any(called_function(node, definitions) for node in graph.walk()):
+    if not any(node.op in _BRANCHES or called_function(node, definitions) for node in graph.walk()):
         return Inlined(graph, {}, {})
     state = _State(definitions, limits)
     waited = {text[1:] for node in graph.nodes for text in node.inputs if text[:1] == "^"} | set(keep)
@@ -201,9 +209,14 @@ class _State:
                 f"its functions call each other so often that more than {self.limits.max_nodes:,} nodes come out"
             )
 
+    def _may_go(self, node: Node) -> bool:
+        """Whether a node of a function is a call, or a branch whose choice does not come from outside."""
+        settled = node.op in _BRANCHES and bool(node.inputs) and ":" in node.inputs[0]
+        return settled or called_function(node, self.definitions) is not None
+
     def without_calls(self, function: Function) -> Function:
         """Return a function that stays, the calls in its body inlined."""
-        if function.signature or not any(called_function(node, self.definitions) for node in function.nodes):
+        if function.signature or not any(map(self._may_go, function.nodes)):
             return function
         body = open_body(function, self.definitions)
         waited = {text[1:] for node in body.nodes for text in node.inputs if text[:1] == "^"}
@@ -226,12 +239,14 @@ class _Inlining:
         self.has_frames = any(node.op in _FRAMES for node in self.source)
         self.nodes: list[Node] = []
         self.moved: dict[str, list[TensorName]] = {}
+        self.known = {node.name: node for node in self.source if node.op in _SETTLED}
 
     def run(self) -> list[Node]:
         """Return the nodes without calls."""
         pending = [(node, self.is_main) for node in reversed(self.source)]
         while pending:
             node, is_main = pending.pop()
+            node = self._settled(node)
             called = called_function(node, self.state.definitions)
             if called is None:
                 self.nodes.append(node)
@@ -241,6 +256,7 @@ class _Inlining:
             inner = self._expanded(node, self.state.callee(called, node), is_main=is_main)
             self.state.count(1)
             pending += [(each, False) for each in reversed(inner)]
+            self.known.update((each.name, each) for each in inner if each.op in _SETTLED)
         emitted = {node.name for node in self.nodes}
         return [self._rewired(node, emitted) for node in self.nodes]
 
@@ -256,6 +272,33 @@ class _Inlining:
                 return moved
             tensor = moved
         return tensor
+
+    def _settled(self, node: Node) -> Node:
+        """Return a call of the branch that a node always takes; any other node as it is."""
+        attrs = _BRANCHES.get(node.op)
+        if attrs is None or not node.inputs:
+            return node
+        choice = self._constant(node.inputs[0])
+        if choice is None or choice.size != 1 or choice.dtype is DType.string:
+            return node
+        number = choice.numpy().reshape(-1)[0]
+        branches = [node.attrs.get(name) for name in attrs]
+        if isinstance(branches[0], AttrList):
+            branches = list(branches[0].items)
+            taken = int(number) if 0 <= number < len(branches) else len(branches) - 1
+        else:
+            taken = 0 if number else 1
+        return replace(node, op="StatefulPartitionedCall", inputs=node.inputs[1:], attrs={"f": branches[taken]})
+
+    def _constant(self, text: str) -> Tensor | None:
+        """Return the value of a tensor that is a constant, behind identities, or None."""
+        tensor = self.resolved(TensorName.parse(text))
+        for _ in range(_IDENTITIES):
+            node = self.known.get(tensor.node)
+            if node is None or node.op == "Const":
+                return node.tensor() if node is not None else None
+            tensor = self.resolved(TensorName.parse(node.inputs[0]))
+        return None
 
     def _rewired(self, node: Node, emitted: set[str]) -> Node:
         """Return a node with its inputs taken from where they are now."""
