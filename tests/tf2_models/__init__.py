@@ -1,6 +1,6 @@
-"""TensorFlow 2 models for differential tests: each is made small, saved, and asked for its outputs while it lives.
+"""TensorFlow 2 models for differential tests: each is small, and is asked for its outputs while it lives.
 
-A recipe builds a model with Keras 3, tf_keras (or Keras 2 in an older TensorFlow) or plain `tf.Module`. `save` writes it
+A recipe builds a model with Keras 3, tf_keras (Keras 2 in an older TensorFlow) or plain `tf.Module`. `save` writes it
 with TensorFlow's own means and records what the living model answers. Neither pytest nor tfthaw is known here, so that
 any TensorFlow from 2.12 on can run it, each recipe by its name.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,12 @@ class Live:
         functions: signature -> its tf.function, with its input signature, or its concrete function.
         feeds: signature -> the inputs of one call after the other.
         save: How it is saved; None for `tf.saved_model.save` with the functions as signatures.
-        lost: signature -> variables that only its lost side effects touch, so that no output needs them.
     """
 
     root: Any
     functions: dict[str, Any]
     feeds: dict[str, list[Feeds]]
     save: Callable[[str], Any] | None = None
-    lost: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,14 @@ class Saved:
     """A SavedModel and what its model answered before.
 
     Attributes:
+        name: The recipe's name.
         path: Where it is.
         calls: The calls, in the order in which they were made.
         captured: signature -> how many variables it captures, and how many of them are trainable.
         gradients: signature -> the sums of the gradients' squares, sorted; empty where none was asked for.
     """
 
+    name: str
     path: Path
     calls: list[Call]
     captured: dict[str, tuple[int, int]]
@@ -76,6 +76,10 @@ class Saved:
     def signatures(self) -> list[str]:
         """The keys of its signatures."""
         return list(self.captured)
+
+    def calls_of(self, signature: str) -> list[Call]:
+        """Return the calls of one signature."""
+        return [call for call in self.calls if call.signature == signature]
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Recipe:
         build: Makes it.
         frozen: Whether it can be a frozen graph: what keeps state that an output needs cannot.
         trains: Whether gradients are recorded.
+        precision: The dtype that it computes with, where that is shorter than what its outputs are.
         since: The oldest TensorFlow that has what it uses.
     """
 
@@ -94,6 +99,7 @@ class Recipe:
     build: Callable[[Any], Live]
     frozen: bool = True
     trains: bool = True
+    precision: str | None = None
     since: tuple[int, int] = (2, 12)
 
 
@@ -127,7 +133,8 @@ def save(tf: Any, chosen: Recipe, folder: Path) -> Saved:
         captured = {key: _captured(tf, live, key, function) for key, function in concrete.items()}
         gradients = {}
         if chosen.trains:
-            gradients = {key: gradient_norms(tf, concrete[key], _variables(live), live.feeds[key][0]) for key in concrete}
+            variables = _variables(live)
+            gradients = {key: gradient_norms(tf, each, variables, live.feeds[key][0]) for key, each in concrete.items()}
         path = folder / chosen.name
         if live.save is not None:
             live.save(str(path))
@@ -138,7 +145,7 @@ def save(tf: Any, chosen: Recipe, folder: Path) -> Saved:
             Call(key, feeds, _answer(tf, concrete[key], feeds, names[key]))
             for key, every in live.feeds.items() for feeds in every
         ]  # fmt: skip
-    return Saved(path, calls, captured, gradients)
+    return Saved(chosen.name, path, calls, captured, gradients)
 
 
 def as_tensors(tf: Any, function: Any, feeds: Feeds) -> dict[str, Any]:
@@ -219,4 +226,9 @@ def normal(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
-from tf2_models import control_flow, keras_models, layers, state, tables, variables  # noqa: E402,F401  they register
+import tf2_models.control_flow  # noqa: E402  these register their recipes
+import tf2_models.keras_models  # noqa: E402
+import tf2_models.layers  # noqa: E402
+import tf2_models.state  # noqa: E402
+import tf2_models.tables  # noqa: E402
+import tf2_models.variables  # noqa: E402,F401

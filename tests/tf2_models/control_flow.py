@@ -80,7 +80,7 @@ def nested_loops(tf: Any) -> Live:
     def call(x):
         for outer in tf.range(2):
             for inner in tf.range(3):
-                if (inner + outer) % 2 == 0:
+                if (inner + outer) % 2 == 0:  # noqa: SIM108  a branch of the graph
                     x = tf.tanh(tf.matmul(x, root.kernel))
                 else:
                     x = x + root.inner
@@ -152,8 +152,8 @@ def switch(tf: Any) -> Live:
                     lambda: tf.matmul(tf.matmul(x, root.kernels[1]), root.kernels[0])]  # fmt: skip
         return {"y": tf.switch_case(which, branches)}
 
-    feeds = [{"x": normal(size, 4, seed=size), "which": np.int32(which)} for size, which in ((1, 0), (3, 1), (2, 2), (2, 9))]
-    return live(tf, root, call, *feeds)
+    chosen = ((1, 0), (3, 1), (2, 2), (2, 9))
+    return live(tf, root, call, *({"x": normal(size, 4, seed=size), "which": np.int32(n)} for size, n in chosen))
 
 
 @recipe()
@@ -164,7 +164,8 @@ def loop_of_calls(tf: Any) -> Live:
 
     @tf.function
     def power(x, kernel):
-        return tf.while_loop(lambda step, y: step < 3, lambda step, y: (step + 1, tf.tanh(tf.matmul(y, kernel))), [0, x])[1]
+        body = lambda step, y: (step + 1, tf.tanh(tf.matmul(y, kernel)))  # noqa: E731
+        return tf.while_loop(lambda step, y: step < 3, body, [0, x])[1]
 
     @signature(tf, x=[None, 4])
     def call(x):

@@ -157,9 +157,7 @@ def gru_unrolled(tf: Any, keras: Any) -> Any:
 @keras_recipe(recurrent=True)
 def gru_static(tf: Any, keras: Any) -> Any:
     """Batch and time are known: two calls of the same sizes."""
-    inputs = keras.Input(batch_shape=(2, 3, 4), name="x") if keras.__version__ >= "3" else keras.Input(
-        (3, 4), batch_size=2, name="x"
-    )
+    inputs = keras.Input((3, 4), batch_size=2, name="x")
     feeds = [{"x": normal(2, 3, 4, seed=seed)} for seed in (1, 2)]
     return keras.Model(inputs, keras.layers.GRU(3, return_sequences=True, go_backwards=True)(inputs)), feeds
 
@@ -181,7 +179,8 @@ def stacked_cells(tf: Any, keras: Any) -> Any:
     layers = keras.layers
     inputs = keras.Input((None, 4), name="x")
     y = layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)], return_sequences=True)(inputs)
-    return keras.Model(inputs, layers.TimeDistributed(layers.Dense(2))(y)), [{"x": normal(2, 3, 4)}, {"x": normal(1, 4, 4)}]
+    feeds = [{"x": normal(2, 3, 4)}, {"x": normal(1, 4, 4)}]
+    return keras.Model(inputs, layers.TimeDistributed(layers.Dense(2))(y)), feeds
 
 
 @keras_recipe()
@@ -200,7 +199,8 @@ def shared_layers(tf: Any, keras: Any) -> Any:
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="inner")], name="tower")
     left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
     both = layers.Concatenate()([inner(left), inner(right)])
-    outputs = {"score": layers.Dense(1, name="score")(both), "difference": layers.Subtract()([inner(left), inner(right)])}
+    difference = layers.Subtract()([inner(left), inner(right)])
+    outputs = {"score": layers.Dense(1, name="score")(both), "difference": difference}
     feeds = [{"left": normal(size, 4, seed=1), "right": normal(size, 4, seed=2)} for size in (2, 3)]
     return keras.Model([left, right], outputs), feeds
 
@@ -220,11 +220,11 @@ def _mixed(policy: str) -> Build:
     return build
 
 
-keras_recipe()(_mixed("mixed_float16"))
-keras_recipe()(_mixed("mixed_bfloat16"))
+keras_recipe(precision="float16")(_mixed("mixed_float16"))
+keras_recipe(precision="bfloat16")(_mixed("mixed_bfloat16"))
 
 
-@keras_recipe()
+@keras_recipe(precision="bfloat16")
 def half_weights(tf: Any, keras: Any) -> Any:
     """Weights of 16 bits, both kinds, that are computed in 32 bits at the end."""
     inputs = keras.Input((4,), name="x")
@@ -252,7 +252,8 @@ def text_vectorization(tf: Any, keras: Any) -> Any:
     vectorize = layers.TextVectorization(output_sequence_length=4)
     vectorize.adapt(np.array(["the quick brown fox", "the lazy dog"]))
     y = layers.GlobalAveragePooling1D()(layers.Embedding(9, 3)(vectorize(inputs)))
-    return keras.Model(inputs, y), [{"x": words("The quick, dog!").reshape(1, 1)}, {"x": words("a", "brown fox").reshape(2, 1)}]
+    feeds = [{"x": words("The quick, dog!").reshape(1, 1)}, {"x": words("a", "brown fox").reshape(2, 1)}]
+    return keras.Model(inputs, y), feeds
 
 
 @keras_recipe(trained=False)
@@ -269,10 +270,9 @@ def preprocessing(tf: Any, keras: Any) -> Any:
 @keras_recipe(frozen=False, trains=False)
 def stateful_gru(tf: Any, keras: Any) -> Any:
     """What the last call left is where the next one begins."""
-    inputs = keras.Input(batch_shape=(2, 3, 4), name="x") if keras.__version__ >= "3" else keras.Input(
-        (3, 4), batch_size=2, name="x"
-    )
-    return keras.Model(inputs, keras.layers.GRU(3, stateful=True)(inputs)), [{"x": normal(2, 3, 4, seed=seed)} for seed in (1, 2)]
+    inputs = keras.Input((3, 4), batch_size=2, name="x")
+    feeds = [{"x": normal(2, 3, 4, seed=seed)} for seed in (1, 2)]
+    return keras.Model(inputs, keras.layers.GRU(3, stateful=True)(inputs)), feeds
 
 
 def _composite(tf: Any, keras: Any, inputs: Any, outputs: Any, feeds: list[dict[str, Any]], make: Any) -> Live:

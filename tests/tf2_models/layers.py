@@ -160,7 +160,8 @@ def custom_gradient(tf: Any) -> Live:
     def straight_through(x):
         return tf.round(x), lambda upstream: upstream * 3.0
 
-    return live(tf, root, signature(tf, x=[None, 4])(lambda x: {"y": straight_through(x * root.scale * 5.0)}), *batches(4))
+    call = signature(tf, x=[None, 4])(lambda x: {"y": straight_through(x * root.scale * 5.0)})
+    return live(tf, root, call, *batches(4))
 
 
 @recipe(trains=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf2_models import DEFAULT, Live, normal, recipe
+from tf2_models import Live, normal, recipe
 from tf2_models.layers import batches, live, signature, weight
 
 
@@ -52,7 +52,7 @@ def counts_aside(tf: Any) -> Live:
         count()
         return {"y": x * root.scale}
 
-    return live(tf, root, call, *batches(4), lost={DEFAULT: 1})
+    return live(tf, root, call, *batches(4))
 
 
 @recipe()
