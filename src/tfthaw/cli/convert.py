@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-norm", choices=("keep", "inference"), default="keep",
                         help="batch normalisation that was left in training mode (default: keep)")  # fmt: skip
     parser.add_argument("--verify", choices=("weights", "outputs"), help="what to prove (weights are always proved)")
-    parser.add_argument("--style", choices=("v1",), default="v1", help="how a SavedModel is written")
+    parser.add_argument("--style", choices=("v1", "v2"), default="v2", help="how a SavedModel is written")
     parser.add_argument("--keys", choices=("names", "objects"),
                         help="how a checkpoint names its values (default: as the source does)")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what is at DST")

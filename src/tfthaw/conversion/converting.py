@@ -202,6 +202,9 @@ def _write_weights(job: _Job) -> None:
         contents = keras_contents(job.artifact, job.destination, job.options, job.notes)
         job.files = write_keras(contents, job.destination, job.delivery(contents.tensors))
         return
+    if job.options.keys == "names" and OBJECT_GRAPH_KEY in job.artifact.variables:
+        raise UnsupportedError("the keys of the source are paths of objects, and nothing gives the variables other names",
+                               hint="leave --keys out")  # fmt: skip
     if job.options.keys == "objects":
         tensors = checkpoint_tensors(job.artifact, job.options, job.notes)
     else:

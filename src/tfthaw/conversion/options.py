@@ -20,7 +20,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("float16", "bfloat16"),
     "verify": ("weights", "outputs"),
     "optimizer": ("drop", "keep"),
-    "style": ("v1",),
+    "style": ("v1", "v2"),
     "keys": ("names", "objects"),
     "batch_norm": ("keep", "inference"),
 }
@@ -67,7 +67,7 @@ class Options:
     set: Mapping[str, Any] = field(default_factory=dict)
     dtype: str | None = None
     verify: str | None = None
-    style: str = "v1"
+    style: str = "v2"
     batch_norm: str = "keep"
     keys: str | None = None
     overwrite: bool = False

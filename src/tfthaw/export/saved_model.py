@@ -1,18 +1,22 @@
-"""Write `saved-model`, graph style: one MetaGraph with signatures, Saver, assets and init op.
+"""Write `saved-model`: one MetaGraph with signatures, Saver, assets and init op.
 
-This is what TensorFlow 1 wrote; `tf.saved_model.load` and every server read it.
+Without an object graph this is what TensorFlow 1 wrote; `tf.saved_model.load` and every server read it.
 
     saved_model.pb
     variables/variables.index, variables.data-00000-of-00001     where there are variables
     assets/...                                                    where there are assets
+    fingerprint.pb                                                where there is an object graph
+    keras_metadata.pb and its like                                where the source had them
 
 Source: builder_impl.py and loader_impl.py of TensorFlow.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ from tfthaw.serde.meta_graphs import model_to_proto
 from tfthaw.tensors import Tensor
 
 SCHEMA_VERSION = 1
+FINGERPRINT_VERSION = 4  # of TensorFlow 2.21
 
 
 def write_saved_model(
@@ -37,14 +42,16 @@ def write_saved_model(
     tensors: Mapping[str, Tensor],
     path: str | os.PathLike[str],
     delivery: Delivery,
+    beside: Sequence[Path] = (),
 ) -> list[Path]:
     """Write a SavedModel directory.
 
     Args:
         model: The model; its saver reads the keys of `tensors`.
-        tensors: The variables' values by key.
+        tensors: The tensors of its checkpoint by key.
         path: The directory.
         delivery: How to go about it.
+        beside: Files and directories of the source to put into the directory as they are.
 
     Returns:
         The directory.
@@ -68,12 +75,32 @@ def write_saved_model(
             (folder / "variables").mkdir()
             write_bundle(tensors, folder / "variables", "variables", delivery.progress)
         for asset in model.assets:
-            target = resolve_inside(folder / "assets", asset.filename, where="asset")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with SourceFile(str(asset.source)) as source, open(target, "wb") as file:
-                for chunk in source.slice().chunks():
-                    file.write(chunk.data)
+            _copy(Path(str(asset.source)), resolve_inside(folder / "assets", asset.filename, where="asset"))
+        for extra in beside:
+            for file_path in [extra] if extra.is_file() else sorted(extra.rglob("*")):
+                if file_path.is_file():
+                    _copy(file_path, folder / file_path.relative_to(extra.parent))
+        if model.object_graph is not None:
+            _write_fingerprint(folder / "fingerprint.pb", message)
     return [Path(path)]
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with SourceFile(str(source)) as opened, open(target, "wb") as file:
+        for chunk in opened.slice().chunks():
+            file.write(chunk.data)
+
+
+def _write_fingerprint(path: Path, message: Any) -> None:
+    """Write a fingerprint that tells models apart by its UUID; the hashes, which only TensorFlow makes, are left out."""
+    fingerprint = proto.FingerprintDef(uuid=str(uuid.UUID(bytes=_digest(message)).int))
+    fingerprint.version.producer = FINGERPRINT_VERSION
+    path.write_bytes(proto.serialize(fingerprint))
+
+
+def _digest(message: Any) -> bytes:
+    return hashlib.sha256(proto.serialize(message)).digest()[:16]
 
 
 def _list_assets(model: Model, meta_graph: Any) -> None:

@@ -55,18 +55,26 @@ class WithSaver:
     snapshots: dict[str, str]
 
 
-def add_saver(graph: Graph, variables: Sequence[SavedVariable], *, scope: str = "save") -> WithSaver:
+OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+"""The key under which an object-based checkpoint has its object graph."""
+
+
+def add_saver(
+    graph: Graph, variables: Sequence[SavedVariable], *, scope: str = "save", object_graph: bytes | None = None
+) -> WithSaver:
     """Add a Saver for variables.
 
     Args:
         graph: A graph that holds the variables' nodes; any older Saver's nodes stay as they are.
-        variables: What to save, and under which keys; at least one, as SaveV2 refuses to be empty.
+        variables: What to save, and under which keys; at least one where there is no object graph, as SaveV2 refuses to
+            be empty.
         scope: The name scope of the new nodes; a number is added where it is taken.
+        object_graph: The object graph that is saved along, so that what is saved is an object-based checkpoint.
     """
     index = GraphIndex(graph.nodes)
     scopes = {name.partition("/")[0] for name in index.nodes}
     build = _Building(index, free_name(scopes, scope))
-    saver = build.saver(variables)
+    saver = build.saver(variables, object_graph)
     return WithSaver(replace(graph, nodes=[*graph.nodes, *build.nodes]), saver, build.assigns, build.snapshots)
 
 
@@ -91,33 +99,48 @@ class _Building:
         array = np.array(value, object if dtype is DType.string else dtype.numpy)
         return self.add(name, "Const", [], {"dtype": dtype, "value": ArrayTensor(array, dtype)})
 
-    def saver(self, variables: Sequence[SavedVariable]) -> Saver:
+    def saver(self, variables: Sequence[SavedVariable], object_graph: bytes | None) -> Saver:
         """Add every node of the Saver."""
         string: dict[str, Attr] = {"dtype": DType.string, "shape": Shape(())}
         default = self.constant("filename/input", b"model", DType.string)
         filename = self.add("filename", "PlaceholderWithDefault", [default], dict(string))
         prefix = self.add("Const", "PlaceholderWithDefault", [filename], dict(string))
-        names = [item.key.encode() for item in variables]
-        parts = [item.part.encode() for item in variables]
-        dtypes = AttrList("type", [self._dtype(item.node) for item in variables])
-        reads = [self._snapshot(item.node) for item in variables]
-        save = self.add("SaveV2", "SaveV2", [
-            prefix, self.constant("SaveV2/tensor_names", names, DType.string),
-            self.constant("SaveV2/shape_and_slices", parts, DType.string), *reads,
-        ], {"dtypes": dtypes})  # fmt: skip
+        save = self._save(prefix, variables, object_graph)
         colocated = AttrList("s", [f"loc:@{prefix}".encode()])
         done = self.add(
             "control_dependency", "Identity", [prefix, f"^{save}"], {"T": DType.string, "_class": colocated}
         )
+        if variables:
+            self._restore(prefix, variables)
+        restore = self.add("restore_all", "NoOp", [f"^{name}" for name in self.assigns.values()], {})
+        return Saver(f"{prefix}:0", f"{done}:0", restore)
+
+    def _save(self, prefix: str, variables: Sequence[SavedVariable], object_graph: bytes | None) -> str:
+        names = [item.key.encode() for item in variables]
+        parts = [item.part.encode() for item in variables]
+        dtypes: list[Attr] = [self._dtype(item.node) for item in variables]
+        values = [self._snapshot(item.node) for item in variables]
+        if object_graph is not None:
+            names.append(OBJECT_GRAPH_KEY.encode())
+            parts.append(b"")
+            dtypes.append(DType.string)
+            values.append(self.constant("object_graph", object_graph, DType.string))
+        return self.add("SaveV2", "SaveV2", [
+            prefix, self.constant("SaveV2/tensor_names", names, DType.string),
+            self.constant("SaveV2/shape_and_slices", parts, DType.string), *values,
+        ], {"dtypes": AttrList("type", dtypes)})  # fmt: skip
+
+    def _restore(self, prefix: str, variables: Sequence[SavedVariable]) -> None:
+        """Add the nodes that give every variable its value."""
+        names = [item.key.encode() for item in variables]
+        parts = [item.part.encode() for item in variables]
         restored = self.add("RestoreV2", "RestoreV2", [
             prefix, self.constant("RestoreV2/tensor_names", names, DType.string),
             self.constant("RestoreV2/shape_and_slices", parts, DType.string),
-        ], {"dtypes": dtypes})  # fmt: skip
+        ], {"dtypes": AttrList("type", [self._dtype(item.node) for item in variables])})  # fmt: skip
         for position, item in enumerate(variables):
             source = restored if position == 0 else f"{restored}:{position}"
             self.assigns[item.node] = self._assign(item.node, source, position)
-        restore = self.add("restore_all", "NoOp", [f"^{name}" for name in self.assigns.values()], {})
-        return Saver(f"{prefix}:0", f"{done}:0", restore)
 
     def _dtype(self, node: str) -> DType:
         return self.index.nodes[node].dtype("dtype") or DType.invalid

@@ -1,0 +1,431 @@
+"""From a prepared graph to a model in the style of TensorFlow 2: functions with captures, and an object graph.
+
+The main graph that comes out has what functions capture (variables, tables, asset paths), the inputs, and one call for
+each signature; inputs and outputs keep the names that their tensors had, so that whoever feeds and fetches by name
+still can. Everything that was computed between is in the functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from tfthaw import proto
+from tfthaw.conversion.freezing import settle_batch_norm
+from tfthaw.conversion.initialisation import Fillers, find_fillers, require_plain_init
+from tfthaw.conversion.prepared import Prepared, needed_variables
+from tfthaw.conversion.trainable import Trainability, trainability
+from tfthaw.conversion.values import plan_values
+from tfthaw.dtypes import DType
+from tfthaw.errors import UnsupportedError
+from tfthaw.export.saved_model_objects import (
+    BuiltObjects,
+    NewFunction,
+    NewObjects,
+    NewTable,
+    NewVariable,
+    build_objects,
+)
+from tfthaw.ir.attrs import Attr, AttrList, FunctionName, Shape
+from tfthaw.ir.definitions import Definitions
+from tfthaw.ir.graph import Graph, GraphIndex, TensorName
+from tfthaw.ir.model import Collection, Model
+from tfthaw.ir.nodes import Node
+from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature, SignatureTensor
+from tfthaw.ir.structured_values import TensorSpec
+from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, variable_name
+from tfthaw.passes.add_saver import SavedVariable, add_saver
+from tfthaw.passes.asset_variables import resolve_asset_variables
+from tfthaw.passes.functions_from_graph import Call, Capture, MadeFunction, Taken, function_from_graph, needed_nodes
+from tfthaw.passes.prune import PLACEHOLDER_OPS, free_name, prune_library, without_lost_colocations
+from tfthaw.passes.resource_tables import to_resource_tables
+from tfthaw.passes.resource_variables import to_resource_variables
+from tfthaw.passes.tables import TABLE_OPS
+from tfthaw.restore.plan import Plan
+from tfthaw.serde.handle_data import handle_data
+from tfthaw.serde.object_views import Objects
+from tfthaw.serde.trackable_object_graphs import trackable_object_graph_to_proto
+from tfthaw.tensors import ArrayTensor, Tensor
+
+_SCALAR_MEANS_UNKNOWN = 24
+"""Before this version of GraphDef a placeholder that says it is a scalar says nothing of its shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tf2Model:
+    """A model in the style of TensorFlow 2.
+
+    Attributes:
+        model: The model, its object graph and Saver included.
+        variables: The values of the variables by checkpoint key.
+        object_graph: What the checkpoint has under `_CHECKPOINTABLE_OBJECT_GRAPH`.
+    """
+
+    model: Model
+    variables: dict[str, Tensor]
+    object_graph: Tensor
+
+
+def to_tf2(prepared: Prepared, objects: Objects | None = None) -> Tf2Model:
+    """Make functions of the signatures, and an object graph around them.
+
+    Args:
+        prepared: The prepared graph; its names lead to the tensors of the new main graph afterwards.
+        objects: The objects of the source, where it has any: they say names and which variables train.
+
+    Raises:
+        RestoreError: Variables have no value.
+        UnsupportedError: Something in the graph cannot be part of a function, or the init op does more than fill tables
+            and set local variables; with everything that stands in the way.
+    """
+    settle_batch_norm(prepared)
+    return _Writing(prepared, objects).model()
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The functions of the new model, and the nodes of its main graph.
+
+    Attributes:
+        made: Every function.
+        described: The same, as the object graph describes them.
+        nodes: The nodes of the main graph.
+        signatures: The SignatureDefs.
+        names: key -> the function's name.
+    """
+
+    made: list[MadeFunction] = field(default_factory=list)
+    described: list[NewFunction] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    signatures: dict[str, Signature] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+
+class _Writing:
+    """One model on its way."""
+
+    def __init__(self, prepared: Prepared, objects: Objects | None) -> None:
+        self.prepared = prepared
+        self.objects = objects
+        self.parts = _Parts()
+        self.calls: dict[str, Call] = {}
+        self.sources: dict[TensorName, Node] = {}  # what is fed -> the node that gives it
+        self.moved: dict[TensorName, TensorName] = {}
+        self.fed: dict[TensorName, TensorName] = {}  # tensor of that graph -> the placeholder in the new one
+        self.placed: set[TensorName] = set()  # outputs that have a name in the new graph
+        self.before = dict(prepared.fed)  # where tensors are in the graph that functions are made of
+        assets = [TensorName.parse(asset.tensor) for asset in prepared.model.assets]
+        self.fillers: Fillers = self._take_what_is_needed(assets)
+        self.plan: Plan = plan_values(prepared)
+        require_plain_init(prepared, self.fillers, self.plan)
+        self._turn_into_resources()
+        self.index = GraphIndex(prepared.graph.nodes)
+        self.definitions = Definitions(prepared.graph.functions, prepared.described)
+        self.assets = [name.node for name in assets if name.node in self.index]
+        self.captures = self._captures()
+        self.taken = {*self.captures}
+
+    def _take_what_is_needed(self, assets: list[TensorName]) -> Fillers:
+        """Reduce the graph to what the signatures need, and what fills their tables."""
+        prepared = self.prepared
+        prepared.graph = resolve_asset_variables(prepared.graph, assets)
+        index = GraphIndex(prepared.graph.nodes)
+        reached: set[str] = set()
+        self.calls = self._calls(index)
+        for call in self.calls.values():
+            inside, _ = needed_nodes(index, call, ())
+            reached.update(inside)
+        found = find_fillers(prepared, reached, assets)
+        cone = [node for node in found.nodes if node.name not in reached]
+        kept = [node for node in index.nodes.values() if node.name in reached]
+        prepared.graph = prune_library(prepared.graph.with_nodes(without_lost_colocations([*kept, *cone])))
+        held = [
+            f"{node.name} ({node.op}) in {function.name}"
+            for function in prepared.graph.functions
+            for node in function.nodes
+            if node.op in VARIABLE_OPS
+        ]
+        if held:
+            raise UnsupportedError(
+                "functions hold variables of their own", problems=held, hint="keep the graph as it is: --style v1"
+            )
+        return found
+
+    def _turn_into_resources(self) -> None:
+        """Turn references to variables and tables into resources, and let one node stand for each variable."""
+        prepared = self.prepared
+        tensors = [prepared.where(name) for name in prepared.selection.tensors]
+        rewritten = to_resource_variables(prepared.graph, tensors)
+        if rewritten.variables:
+            prepared.notes.append(
+                f"{len(rewritten.variables)} reference variables are resource variables now, which TensorFlow 2 trains"
+            )
+        self.moved = rewritten.outputs
+        prepared.graph = _with_one_handle_each(to_resource_tables(rewritten.graph).graph)
+
+    def _captures(self) -> dict[str, Capture]:
+        found = {name: Capture(name, DType.string) for name in self.assets}
+        for node in self.index.nodes.values():
+            if node.op in HANDLE_OPS:
+                dtype, shape = node.dtype("dtype") or DType.invalid, self._shape(node)
+                found[node.name] = Capture(node.name, DType.resource, handle_data(dtype, shape))
+            elif node.op in TABLE_OPS:
+                found[node.name] = Capture(node.name, DType.resource)
+        return found
+
+    def _shape(self, node: Node) -> Shape:
+        """Return the shape of a variable; what its node leaves open its value says."""
+        shape = node.shape() or Shape(None)
+        match = self.plan.matches.get(node.name)
+        if shape.dims == () or shape.is_static or match is None:
+            return shape
+        return Shape(match.tensor.shape)
+
+    def model(self) -> Tf2Model:
+        """Return the model."""
+        for key in self.prepared.selection.signatures:
+            self._add_signature(key)
+        tables = self._add_tables()
+        init = self._add_init_op(tables)
+        built = self._objects(tables)
+        return self._finished(built, init)
+
+    def _calls(self, index: GraphIndex) -> dict[str, Call]:
+        """Return what each signature takes and gives, in the order of its function's arguments and results.
+
+        That order is the one in which TensorFlow flattens dictionaries: sorted by name.
+        """
+        calls = {}
+        for key, signature in self.prepared.selection.signatures.items():
+            takes = {}
+            for argument in sorted(signature.inputs):
+                entry = signature.inputs[argument]
+                tensor = self._origin(entry)
+                self.sources[tensor] = index.nodes[tensor.node]
+                takes[argument] = Taken(tensor, entry.dtype, self._input_shape(index.nodes[tensor.node], entry))
+            gives = {result: self._origin(signature.outputs[result]) for result in sorted(signature.outputs)}
+            dtypes = {result: entry.dtype for result, entry in signature.outputs.items()}
+            calls[key] = Call("", takes, gives, dtypes)
+        return calls
+
+    def _origin(self, entry: SignatureTensor) -> TensorName:
+        name = TensorName.parse(entry.tensor)
+        return self.before.get(name, name)
+
+    def _input_shape(self, node: Node, entry: SignatureTensor) -> Shape:
+        own = node.shape() if node.op in PLACEHOLDER_OPS else None
+        versions = self.prepared.graph.versions
+        if own is not None and own.dims == () and (versions is None or versions.producer < _SCALAR_MEANS_UNKNOWN):
+            own = None
+        return own if own is not None and own.dims is not None else entry.shape or Shape(None)
+
+    def _function(self, call: Call, gives: Mapping[str, Shape] | None = None) -> MadeFunction:
+        """Make a function and describe it; without results it gives a number."""
+        made = function_from_graph(self.index, call, self.captures, self.definitions)
+        takes = {name: TensorSpec(name, taken.shape, taken.dtype) for name, taken in call.takes.items()}
+        specs: dict[str, TensorSpec] | TensorSpec
+        if gives is not None:
+            specs = {
+                name: TensorSpec(name, gives[name], dtype)
+                for name, dtype in zip(call.gives, made.result_dtypes, strict=True)
+            }
+        else:
+            specs = TensorSpec("unknown", Shape(()), made.result_dtypes[0])
+        self.parts.made.append(made)
+        self.parts.described.append(NewFunction(call.name, made.captures, takes, specs))
+        return made
+
+    def _function_name(self, kind: str) -> str:
+        """Return a name that no function has; TensorFlow shows the middle part of such names."""
+        taken = {*self.definitions.functions, *(item.function.name for item in self.parts.made)}
+        number = len(self.parts.made)
+        while f"__inference_{kind}_{number}" in taken:
+            number += 1
+        return f"__inference_{kind}_{number}"
+
+    def _add_signature(self, key: str) -> None:
+        """Add the function of a signature, its call in the main graph, and the SignatureDef."""
+        signature = self.prepared.selection.signatures[key]
+        wanted = self.calls[key]
+        call = replace(
+            wanted, name=self._function_name(f"signature_{_plain(key)}"),
+            gives={name: self.moved.get(tensor, tensor) for name, tensor in wanted.gives.items()},
+        )  # fmt: skip
+        shapes = {name: entry.shape or Shape(None) for name, entry in signature.outputs.items()}
+        made = self._function(call, shapes)
+        self.parts.names[key] = call.name
+        inputs = {}
+        for name, taken in call.takes.items():
+            placed = self._place_input(key, name, taken)
+            self.prepared.fed[TensorName.parse(signature.inputs[name].tensor)] = placed
+            inputs[name] = SignatureTensor(str(placed), taken.dtype, taken.shape)
+        fed = [TensorName.parse(entry.tensor).as_input() for entry in inputs.values()]
+        node = self._call_node("PartitionedCall", made, fed)
+        outputs = {}
+        for position, (name, dtype) in enumerate(zip(call.gives, made.result_dtypes, strict=True)):
+            placed = self._place_output(signature.outputs[name].tensor, TensorName(node, position), dtype)
+            outputs[name] = SignatureTensor(str(placed), dtype, shapes[name])
+        self.parts.signatures[key] = replace(
+            signature, inputs={name: inputs[name] for name in signature.inputs},
+            outputs={name: outputs[name] for name in signature.outputs},
+        )  # fmt: skip
+
+    def _place_input(self, key: str, name: str, taken: Taken) -> TensorName:
+        """Return the placeholder for a tensor that is fed; signatures that share a tensor share the placeholder."""
+        prepared = self.prepared
+        known = {node.name: node for node in self.parts.nodes}
+        source = self.sources[taken.tensor]
+        if taken.tensor in self.fed:
+            return self.fed[taken.tensor]
+        if source.op in PLACEHOLDER_OPS:
+            if source.name not in known:
+                self.taken.add(source.name)
+                if source.op == "PlaceholderWithDefault":
+                    source = Node(source.name, "Placeholder", [], "", {"dtype": taken.dtype, "shape": taken.shape})
+                self.parts.nodes.append(source)
+            self.fed[taken.tensor] = taken.tensor
+            return taken.tensor
+        new = free_name(self.taken, source.name if taken.tensor.output == 0 else f"{_plain(key)}_{_plain(name)}")
+        self.taken.add(new)
+        self.parts.nodes.append(Node(new, "Placeholder", [], "", {"dtype": taken.dtype, "shape": taken.shape}))
+        self.fed[taken.tensor] = TensorName(new, 0)
+        if TensorName(new, 0) != taken.tensor:
+            prepared.notes.append(f"{taken.tensor} was no placeholder; it is fed as {new}:0 now")
+        return TensorName(new, 0)
+
+    def _place_output(self, source: str, given: TensorName, dtype: DType) -> TensorName:
+        """Give what a call gives the name that the tensor had in the source, where that is free."""
+        tensor = TensorName.parse(source)
+        wanted = tensor.node if tensor.output == 0 else f"{tensor.node}_{tensor.output}"
+        name = free_name(self.taken, wanted)
+        self.taken.add(name)
+        self.parts.nodes.append(Node(name, "Identity", [given.as_input()], "", {"T": dtype}))
+        if tensor not in self.placed:
+            self.placed.add(tensor)
+            self.prepared.fed[tensor] = TensorName(name, 0)
+        return TensorName(name, 0)
+
+    def _call_node(self, name: str, made: MadeFunction, fed: list[str]) -> str:
+        """Add the call of a function to the main graph."""
+        arguments: list[Attr] = [argument.dtype or DType.invalid for argument in made.function.arguments]
+        attrs: dict[str, Attr] = {
+            "Tin": AttrList("type", arguments), "Tout": AttrList("type", [*made.result_dtypes]),
+            "f": FunctionName(made.function.name),
+        }  # fmt: skip
+        op = "StatefulPartitionedCall" if made.function.is_stateful else "PartitionedCall"
+        sources = {node.name for node in self.prepared.whole.nodes}
+        full = free_name({*self.taken, *sources}, name)
+        self.taken.add(full)
+        self.parts.nodes.append(Node(full, op, [*fed, *made.captures], "", attrs))
+        return full
+
+    def _add_tables(self) -> list[NewTable]:
+        """Add the functions that create, fill and destroy each table."""
+        tables = []
+        for node in self.index.nodes.values():
+            if node.op not in TABLE_OPS:
+                continue
+            outside = {name: capture for name, capture in self.captures.items() if name != node.name}
+            create = Call(self._function_name("creator"), gives={"handle": TensorName(node.name, 0)})
+            made = function_from_graph(self.index, create, outside, self.definitions)
+            self.parts.made.append(made)
+            self.parts.described.append(
+                NewFunction(create.name, made.captures, {}, TensorSpec("unknown", Shape(()), DType.resource))
+            )
+            fill = Call(self._function_name("initializer"), runs=self.fillers.chosen.get(node.name, ()))
+            self._function(fill)
+            destroy = Call(self._function_name("destroyer"))
+            self._function(destroy)
+            tables.append(NewTable(node.name, create.name, fill.name, destroy.name))
+        return tables
+
+    def _add_init_op(self, tables: list[NewTable]) -> str:
+        """Add the node that fills every table, for loaders that run a graph."""
+        made = {item.function.name: item for item in self.parts.made}
+        calls = [self._call_node("initialize", made[table.fill], []) for table in tables if made[table.fill].captures]
+        init = free_name(self.taken, "init")
+        self.taken.add(init)
+        self.parts.nodes.append(Node(init, "NoOp", [f"^{name}" for name in calls]))
+        return init
+
+    def _objects(self, tables: list[NewTable]) -> BuiltObjects:
+        """Build the object graph."""
+        prepared = self.prepared
+        told: Trainability = trainability(needed_variables(prepared), self.plan, self.objects)
+        prepared.notes += told.notes
+        variables = []
+        for node in self.index.nodes.values():
+            if node.op in HANDLE_OPS:
+                name = told.names.get(node.name) or variable_name(node)
+                dtype = node.dtype("dtype") or DType.invalid
+                variables.append(
+                    NewVariable(node.name, name, dtype, self._shape(node), told.trainable.get(node.name, False))
+                )
+        return build_objects(
+            NewObjects(variables, tables, self.assets, self.parts.described, self.parts.names)
+        )  # fmt: skip
+
+    def _finished(self, built: BuiltObjects, init: str) -> Tf2Model:
+        """Put the parts together."""
+        prepared, parts = self.prepared, self.parts
+        empty = [node for node in built.keys if node not in self.plan.matches]
+        if empty:
+            raise UnsupportedError(
+                "TensorFlow 2 loads no variables without value", problems=empty,
+                hint="choose outputs that do not need them, or keep the graph as it is: --style v1",
+            )  # fmt: skip
+        stored = proto.serialize(trackable_object_graph_to_proto(built.stored))
+        held = [self._held(self.index.nodes[name]) for name in self.captures]
+        functions = [*prepared.graph.functions, *(item.function for item in parts.made)]
+        graph = replace(prepared.graph, nodes=[*held, *parts.nodes], functions=functions)
+        saved = [SavedVariable(node, key) for node, key in built.keys.items()]
+        added = add_saver(graph, saved, object_graph=stored)
+        init_signature = Signature(
+            outputs={INIT_OP_SIGNATURE: SignatureTensor(init, DType.invalid, Shape(None))}, method=""
+        )
+        order = {node: position for position, node in enumerate(self.assets)}
+        assets = [asset for asset in prepared.model.assets if TensorName.parse(asset.tensor).node in order]
+        model = replace(
+            prepared.model, graph=added.graph, saver=added.saver, assets=assets, object_graph=built.graph,
+            signatures={**parts.signatures, INIT_OP_SIGNATURE: init_signature},
+            collections={"saved_model_main_op": Collection("node", [init])},
+            tags=prepared.model.tags or ("serve",),
+        )  # fmt: skip
+        values = {built.keys[node]: self.plan.matches[node].tensor for node in built.keys}
+        return Tf2Model(model, values, ArrayTensor(np.array(stored, object), DType.string))
+
+    def _held(self, node: Node) -> Node:
+        """Return a node of the main graph that functions capture, without what was said of its old surroundings."""
+        attrs = {name: value for name, value in node.attrs.items() if name != "_class"}
+        if node.op in HANDLE_OPS:
+            attrs["shape"] = self._shape(node)
+        inputs = [text for text in node.inputs if not text.startswith("^")]
+        return replace(node, attrs=attrs, inputs=inputs)
+
+
+def _with_one_handle_each(graph: Graph) -> Graph:
+    """Let the first of several nodes that give the handle of one variable stand for all of them."""
+    first: dict[tuple[str, str], str] = {}
+    same: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op in HANDLE_OPS:
+            known = first.setdefault((node.text("container"), variable_name(node)), node.name)
+            if known != node.name:
+                same[node.name] = known
+    if not same:
+        return graph
+    kept = [node for node in graph.nodes if node.name not in same]
+    rewired = [replace(node, inputs=[_renamed(text, same) for text in node.inputs]) for node in kept]
+    return graph.with_nodes(without_lost_colocations(rewired))
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    name = TensorName.parse(text)
+    return TensorName(names[name.node], name.output).as_input() if name.node in names else text
+
+
+def _plain(text: str) -> str:
+    """Return a text as it can be part of a function's name."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in text)
