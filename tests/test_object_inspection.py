@@ -133,10 +133,10 @@ def test_a_damaged_graph_shows_what_it_has_and_what_is_wrong(tmp_path):
 
 
 def test_a_graph_of_too_many_objects_is_noted(tmp_path):
-    graph = ObjectGraph([SavedObject(UserObject(""), [Child(0, f"c{number}") for number in range(250_000)])])
+    graph = ObjectGraph([SavedObject(UserObject(""), [Child(0, f"c{number}") for number in range(150_000)])])
     report = report_of(write_saved(tmp_path / "m", graph))
     assert report.object_graph is None
-    assert any("250001 objects and edges, 250000 are looked at" in note for note in report.notes)
+    assert any("150001 objects and edges, 150000 are looked at" in note for note in report.notes)
     assert KERNEL in {item["name"] for item in report.variables}
 
 

@@ -34,7 +34,7 @@ class Limits:
     max_block_bytes: int = 1 << 28
     max_message_bytes: int = (1 << 31) - 1  # no protobuf reader opens more
     max_nodes: int = 1_000_000
-    max_objects: int = 250_000
+    max_objects: int = 150_000
     max_depth: int = 100  # protobuf's own default for nested messages
     max_rank: int = 254
     max_inflation: int = 1100
