@@ -354,13 +354,13 @@ def _archive_config(source: KerasSource) -> Mapping[str, Any]:
     if "module" in config:
         return config
     name, version = config.get("class_name"), _version(source)
-    if name not in ("Sequential", "Functional"):
-        raise UnsupportedError(f"from where Keras imports the class {name!r} is only in .keras archives",
-                               path=source.path, hint="save the model as .keras once")  # fmt: skip
     module = _functional_module(version)
     if module is None:
         raise UnsupportedError(f"Keras {version} knows no .keras archives; they came with 2.12", path=source.path,
                                hint="write keras-h5, or load the model in a later Keras and save it again")  # fmt: skip
+    if name not in ("Sequential", "Functional"):
+        raise UnsupportedError(f"from where Keras imports the class {name!r} is only in .keras archives",
+                               path=source.path, hint="save the model as .keras once")  # fmt: skip
     is_exported = name == "Sequential"  # Functional is no public name
     return {"module": "keras" if is_exported else module, "class_name": name, "config": config.get("config"),
             "registered_name": None if is_exported else name}  # fmt: skip

@@ -130,7 +130,7 @@ class KerasSource:
         if self.layout == "objects":
             return object_optimizer(self.objects) if self.objects is not None else []
         names = _joined(self.attributes.get(_OPTIMIZER_GROUP, {})).get("weight_names", [])
-        is_new = self.generation >= 3 or (names and names[0].rpartition("/")[2].startswith("iteration"))
+        is_new = self.generation >= 3 or (names and names[0].rpartition("/")[2] == "iteration:0")
         listed = [f"{_OPTIMIZER_GROUP}/{name}" for name in names]
         return listed if is_new and all(name in self.tensors for name in listed) else []
 
