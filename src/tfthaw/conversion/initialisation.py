@@ -6,7 +6,7 @@ checkpoint. An init op that does more than these two things has no counterpart t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from tfthaw.conversion.prepared import Prepared, init_ops
@@ -103,7 +103,10 @@ def _opened(prepared: Prepared, init: list[str]) -> Graph:
 
 
 def require_plain_init(prepared: Prepared, found: Fillers, plan: Plan) -> None:
-    """Refuse an init op that does more than fill tables and set local variables.
+    """Refuse an init op that does more than fill tables and set variables.
+
+    An init op that sets variables which the checkpoint holds as well would undo each restore. The checkpoint's values
+    are taken, as for every other format, and a note says so.
 
     Args:
         prepared: The model, reduced to what it needs.
@@ -113,23 +116,25 @@ def require_plain_init(prepared: Prepared, found: Fillers, plan: Plan) -> None:
     Raises:
         UnsupportedError: With every node that does something else.
     """
-    problems = list(_problems(prepared, found, plan))
-    if problems:
-        raise UnsupportedError(
-            "loading the model does what a SavedModel of TensorFlow 2 cannot do", problems=problems,
-            hint="keep its init op as it is: --style v1",
-        )  # fmt: skip
-
-
-def _problems(prepared: Prepared, found: Fillers, plan: Plan) -> Iterable[str]:
     definitions = Definitions(prepared.whole.functions, prepared.described)
     kept = {node.name for node in prepared.graph.nodes}
+    problems, undone = [], []
     for name in sorted(found.index.reach(found.init)):
         node = found.index.nodes[name]
         if node.op in _ASSIGNMENTS and node.inputs:
             target = TensorName.parse(node.inputs[0]).node
             match = plan.matches.get(target)
             if target in kept and match is not None and match.reason != "initial":
-                yield f"{name} ({node.op}) sets {target}, which {match.key} of the checkpoint sets as well"
+                undone.append(target)
         elif node.op not in _HARMLESS and not node.op.startswith(_RANDOM) and definitions.is_stateful(node):
-            yield f"{name} ({node.op})"
+            problems.append(f"{name} ({node.op})")
+    if problems:
+        raise UnsupportedError(
+            "loading the model does what a SavedModel of TensorFlow 2 cannot do", problems=problems,
+            hint="keep its init op as it is: --style v1",
+        )  # fmt: skip
+    if undone:
+        prepared.notes.append(
+            f"the init op of the source sets {', '.join(undone)} anew after each restore; what was written keeps the "
+            "values of the checkpoint"
+        )
