@@ -99,6 +99,7 @@ WAYS = {
     "frozen-graph": [("frozen", {})],
     "meta-graph": [("meta", {"signature": "serving_default"})],
     "saved-model, graph style": [("v1", {"style": "v1"}), ("tf2", {"style": "v1"})],
+    "saved-model": [("v1", {"style": "v2"}), ("tf2", {"style": "v2"})],
 }
 every_way = pytest.mark.parametrize("way", WAYS)
 
