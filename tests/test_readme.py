@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tfthaw.formats.names import format_table
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 RUNNABLE = ("tfthaw", "python")
 ANSWERS_NO = ("diff", "match", "verify", "scan")
@@ -153,3 +155,7 @@ def test_a_right_console_block_passes(directory):
 def test_a_wrong_python_block_fails(directory):
     with pytest.raises(AssertionError):
         run_block("python", "import tfthaw\ntfthaw.open('not-there')\n", directory)
+
+
+def test_the_table_of_formats_is_the_code():
+    assert format_table() in README.read_text(), f"the README's table should be:\n{format_table()}"

@@ -10,16 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfthaw.conversion.options import KERAS_FORMATS, WEIGHT_FORMATS, Options
+from tfthaw.conversion.options import Options
 from tfthaw.dtypes import DType
 from tfthaw.errors import TfthawError
 from tfthaw.formats.checkpoint_reader import CheckpointReader
+from tfthaw.formats.names import CHECKPOINT_FORMATS, GRAPH_FORMATS, KERAS_FORMATS, WEIGHT_FORMATS
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph
 from tfthaw.ir.model import Model
 from tfthaw.ir.signatures import Signature, SignatureTensor
 from tfthaw.ir.variables import VARIABLE_OPS, Variable, graph_variables, slot_variables
-from tfthaw.serde.artifacts import CHECKPOINT_FORMATS, GRAPH_FORMATS, Artifact
+from tfthaw.serde.artifacts import Artifact
 
 _V1_CONTROL_FLOW = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond",
                               "RefSwitch", "RefMerge", "RefEnter", "RefExit", "RefNextIteration"})  # fmt: skip

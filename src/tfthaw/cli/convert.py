@@ -17,10 +17,10 @@ from tfthaw.cli.rendering import (
     progress_bar,
 )
 from tfthaw.conversion.converting import convert
-from tfthaw.conversion.options import WRITABLE_FORMATS
 from tfthaw.conversion.result import ConversionResult
 from tfthaw.conversion.selection import rank_outputs
 from tfthaw.errors import NotFoundError, UsageError
+from tfthaw.formats.names import WRITABLE_FORMATS
 from tfthaw.serde.artifacts import open_artifact
 
 EXAMPLES = """\

@@ -16,7 +16,7 @@ from typing import Any
 
 from tfthaw.conversion.freezing import freeze_prepared
 from tfthaw.conversion.keras import checkpoint_tensors, keras_contents, keras_structure
-from tfthaw.conversion.options import KERAS_FORMATS, Options
+from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, input_specs, prepare
 from tfthaw.conversion.result import ConversionResult, Verified
 from tfthaw.conversion.tf2_saved_model import to_tf2
@@ -30,12 +30,13 @@ from tfthaw.export.keras import write_keras
 from tfthaw.export.meta_graph import meta_name, write_meta_graph
 from tfthaw.export.saved_model import write_saved_model
 from tfthaw.export.weights import write_checkpoint, write_weights_file
+from tfthaw.formats.names import GRAPH_FORMATS, KERAS_FORMATS
 from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.validation import require_consistent
 from tfthaw.ir.variables import graph_variables
 from tfthaw.passes.add_saver import OBJECT_GRAPH_KEY
-from tfthaw.serde.artifacts import GRAPH_FORMATS, Artifact, open_artifact
+from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import Tensor
 from tfthaw.verify.proofs import OutputProof, WeightProof
 from tfthaw.verify.risks import reaching_ops

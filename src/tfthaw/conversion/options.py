@@ -8,11 +8,7 @@ from typing import Any
 
 from tfthaw._files import Progress
 from tfthaw.errors import UsageError
-from tfthaw.serde.artifacts import GRAPH_FORMATS
-
-WEIGHT_FORMATS = ("checkpoint", "safetensors", "npz")
-KERAS_FORMATS = ("keras-h5", "keras-weights", "keras-zip")
-WRITABLE_FORMATS = (*GRAPH_FORMATS, *WEIGHT_FORMATS, *KERAS_FORMATS)
+from tfthaw.formats.names import GRAPH_FORMATS, KERAS_FORMATS, WEIGHT_FORMATS, WRITABLE_FORMATS
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "to": WRITABLE_FORMATS,

@@ -59,11 +59,11 @@ def variable_objects(graph: Graph, objects: ObjectGraph) -> dict[str, int]:
     unique = _unique(shared.values())
     bound = set(result.values())
     for node_name, name in shared.items():
-        place = places.get(name) if name in unique else None
-        if place is not None and place not in bound and node_name not in result:
-            kind = objects.nodes[place].kind
+        candidate = places.get(name, -1) if name in unique else -1
+        if candidate >= 0 and candidate not in bound and node_name not in result:
+            kind = objects.nodes[candidate].kind
             if isinstance(kind, VariableObject) and kind.dtype is nodes[node_name].dtype("dtype"):
-                result[node_name] = place
+                result[node_name] = candidate
     return result
 
 

@@ -22,8 +22,9 @@ from typing import Any
 
 from tfthaw._optional import require
 from tfthaw.errors import MissingDependencyError, RuntimeFailure, UnsupportedError, UsageError
+from tfthaw.formats.names import CHECKPOINT_FORMATS
 from tfthaw.proto.text import first_field
-from tfthaw.serde.artifacts import CHECKPOINT_FORMATS, Artifact, open_artifact
+from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import Array
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # read once, when TensorFlow's library is loaded

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tfthaw.errors import TfthawError, UnsupportedError, UsageError, naming
 from tfthaw.formats import detect
 from tfthaw.formats.checkpoint_reader import CheckpointReader
+from tfthaw.formats.names import CHECKPOINT_FORMATS, GRAPH_FORMATS
 from tfthaw.formats.saved_model import (
     SavedModelDirectory,
     asset_defs,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from tfthaw.formats.keras_zip import KerasZip
     from tfthaw.serde.object_views import Objects
 
-GRAPH_FORMATS = ("frozen-graph", "graph-def", "meta-graph", "saved-model")
-CHECKPOINT_FORMATS = ("checkpoint", "checkpoint-v1")
 
 
 class Artifact:

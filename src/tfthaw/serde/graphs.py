@@ -176,8 +176,8 @@ def _signature_to_proto(function: Function, target: Any) -> None:
     target.name = function.name
     target.is_stateful = function.is_stateful
     for arguments, stored in ((function.arguments, target.input_arg), (function.results, target.output_arg)):
-        for argument in arguments:
-            _argument_to_proto(argument, stored.add())
+        for item in arguments:
+            _argument_to_proto(item, stored.add())
     target.control_output.extend(function.control_returns)
 
 
