@@ -1,5 +1,6 @@
 """SavedModels of TensorFlow 1 with lookup tables and local state, through every format that can be run."""
 
+import shutil
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 from tfthaw.conversion.converting import convert
-from tfthaw.errors import UnsupportedError
-from v1_sessions import FrozenSession, plain_config
+from tfthaw.errors import RestoreError, UnsupportedError
+from v1_sessions import FrozenSession, plain_config, v1_control_flow
 
 pytestmark = pytest.mark.tf
 
@@ -310,3 +311,75 @@ def test_local_state_counts_on(tf, tmp_path, way, use_resource):
     source = make(tf, tmp_path, build, NUMBERS)
     source.answers["total"] *= 2  # every program asks twice
     assert_travels(tf, tmp_path, source, way)
+
+
+@every_way
+def test_local_state_that_loading_does_not_only_set_is_refused(tf, tmp_path, way):
+    """Without running the graph nobody knows what it begins with."""
+
+    def build(tf, folder):
+        scale = tf.compat.v1.get_local_variable("scale", initializer=tf.constant(2.5), use_resource=False)
+        with tf.control_dependencies([scale.initializer]):
+            tf.compat.v1.add_to_collection("table_initializer", tf.compat.v1.assign_add(scale, 1.0).op)
+        return {"out": tf.cast(numbers(tf), "float32") * scale}
+
+    source = make(tf, tmp_path, build, NUMBERS)
+
+    assert source.answers["out"].tolist() == [24.5, 0.0, 3.5, 17.5]
+    with pytest.raises(RestoreError) as caught:
+        assert_travels(tf, tmp_path, source, way)
+    assert caught.value.missing == ("scale",)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.startswith("saved-model")])
+def test_tables_in_control_flow(tf, tmp_path, way):
+    def build(tf, folder):
+        content = from_file(tf, vocabulary(folder, "a", "b", "c"), (tf.string, tf.lookup.TextFileIndex.WHOLE_LINE),
+                            (tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER))  # fmt: skip
+        table, asked = tf.lookup.StaticHashTable(content, -1), words(tf)
+        flag = tf.compat.v1.placeholder_with_default(True, [], name="flag")
+        body = lambda i, y: (i + 1, y + table.lookup(asked))  # noqa: E731
+        with v1_control_flow(tf):
+            looped = tf.compat.v1.while_loop(lambda i, y: i < 3, body, [0, tf.zeros_like(asked, "int64")])[1]
+            chosen = tf.compat.v1.cond(flag, lambda: table.lookup(asked), lambda: tf.constant([0], "int64"))
+        return {"looped": looped, "chosen": chosen, "size": tf.identity(table.size())}
+
+    source = make(tf, tmp_path, build, WORDS)
+
+    assert source.answers["looped"].tolist() == [3, -3, 0, 6]
+    assert_travels(tf, tmp_path, source, way)
+
+
+def test_what_tensorflow_2_loads_it_saves_again(tf, tmp_path):
+    def build(tf, folder):
+        content = from_file(tf, vocabulary(folder, "a", "b", "c"), (tf.string, tf.lookup.TextFileIndex.WHOLE_LINE),
+                            (tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER))  # fmt: skip
+        rows = tf.compat.v1.get_variable("rows", [7, 3], use_resource=False)
+        return {"out": tf.gather(rows, tf.lookup.StaticVocabularyTable(content, 4).lookup(words(tf)))}
+
+    source = make(tf, tmp_path, build, WORDS)
+    convert(source.path, tmp_path / "new", to="saved-model", style="v2", verify="weights")
+    loaded = tf.saved_model.load(str(tmp_path / "new"))
+    tf.saved_model.save(loaded, str(tmp_path / "again"), signatures=loaded.signatures["serving_default"])
+    shutil.rmtree(tmp_path / "new")
+
+    found = answers_of(tf, tmp_path / "again", "tf2", None, source.feeds)
+    assert found["out"].tolist() == source.answers["out"].tolist()
+    assert (tmp_path / "again/assets/vocabulary.txt").read_text() == "a\nb\nc\n"
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.startswith("saved-model")])
+def test_loading_that_reaches_further_is_kept_only_where_it_can_be(tf, tmp_path, way):
+    def build(tf, folder):
+        content = tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([5, 7], "int64"))
+        queue = tf.queue.FIFOQueue(4, ["int64"], shapes=[[]], name="queue")
+        tf.compat.v1.add_to_collection("table_initializer", queue.enqueue(tf.constant(3, "int64")))
+        return {"ids": tf.lookup.StaticHashTable(content, -1).lookup(words(tf))}
+
+    source = make(tf, tmp_path, build, WORDS)
+    if way == "saved-model, graph style":
+        assert_travels(tf, tmp_path, source, way)
+        return
+    with pytest.raises(UnsupportedError, match="QueueEnqueueV2") as caught:
+        assert_travels(tf, tmp_path, source, way)
+    assert "--style v1" in caught.value.hint

@@ -14,14 +14,23 @@ import numpy as np
 
 from tfthaw.dtypes import DType
 from tfthaw.ir.graph import GraphIndex, TensorName
-from tfthaw.ir.variables import VARIABLE_OPS
+from tfthaw.ir.nodes import Node
+from tfthaw.ir.op_history import op_history
+from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS
 from tfthaw.tensors import ArrayTensor, Tensor
 
 _MAX_ELEMENTS = 1 << 16  # local variables are counters; anything larger is a model's weight and belongs in a checkpoint
 
+_ASSIGN_OPS = frozenset({"Assign", "AssignVariableOp"})
+_HANDS_ON = frozenset({"Identity", "Enter", "Exit", "Switch", "Merge", "NextIteration"})
+_HANDLE_READS = frozenset({
+    "ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp", "DisableCopyOnRead",
+})  # fmt: skip
+_REFERENCE_READS = frozenset({"IsVariableInitialized"}) | {f"Ref{op}" for op in _HANDS_ON}
+
 
 def initial_values(index: GraphIndex, init_ops: Iterable[str]) -> dict[str, Tensor]:
-    """Return the constants that init ops assign to variables.
+    """Return the constants that init ops assign to variables, where they do nothing else to them.
 
     Args:
         index: The graph.
@@ -30,21 +39,50 @@ def initial_values(index: GraphIndex, init_ops: Iterable[str]) -> dict[str, Tens
     Returns:
         variable's node name -> the value that it has then.
     """
-    result: dict[str, Tensor] = {}
-    unclear = set()
+    writes: dict[str, list[Node]] = {}
     for name in index.reach(init_ops):
         node = index.nodes[name]
-        if node.op not in ("Assign", "AssignVariableOp") or len(node.inputs) < 2:
+        for position, text in enumerate(node.inputs):
+            variable = None if text.startswith("^") else _variable(index, text)
+            if variable is not None and _writes(node, position, variable):
+                writes.setdefault(variable.name, []).append(node)
+    result: dict[str, Tensor] = {}
+    for name, nodes in writes.items():
+        first = nodes[0]
+        # of several writes nothing says which is the last to run, and behind a switch nothing says whether one runs
+        if len(nodes) > 1 or first.op not in _ASSIGN_OPS or len(first.inputs) < 2:
             continue
-        variable = index.producer(node.inputs[0])
-        value = constant_value(index, node.inputs[1])
-        if variable is None or variable.op not in VARIABLE_OPS:
-            continue
-        if value is None or variable.name in result:
-            unclear.add(variable.name)  # which of its assignments is the last to run, nothing says
-        else:
-            result[variable.name] = value
-    return {name: value for name, value in result.items() if name not in unclear}
+        value = constant_value(index, first.inputs[1])
+        if value is not None and index.producer(first.inputs[0]) is index.nodes[name]:
+            result[name] = value
+    return result
+
+
+def _variable(index: GraphIndex, text: str) -> Node | None:
+    """Return the variable whose reference or handle a tensor is, or None where it is none."""
+    seen = set()
+    by_value = False  # what an Identity of a reference gives is no reference
+    node = index.producer(text)
+    while node is not None and node.name not in seen:
+        if node.op in VARIABLE_OPS:
+            return None if by_value and node.op not in HANDLE_OPS else node
+        seen.add(node.name)
+        history = op_history(node.op)
+        gives_reference = history is not None and bool(history.outputs) and history.outputs[0].is_ref
+        by_value = by_value or not gives_reference
+        node = index.producer(node.inputs[0]) if node.inputs and (gives_reference or node.op in _HANDS_ON) else None
+    return None
+
+
+def _writes(node: Node, position: int, variable: Node) -> bool:
+    """Whether a node may change a variable that it takes, by reference or by handle."""
+    if variable.op in HANDLE_OPS:
+        return node.op not in _HANDS_ON | _HANDLE_READS
+    history = op_history(node.op)
+    if history is None:
+        return True
+    arguments = history.inputs
+    return node.op not in _REFERENCE_READS and position < len(arguments) and arguments[position].is_ref
 
 
 def constant_value(index: GraphIndex, text: str, depth: int = 8) -> Tensor | None:
