@@ -156,8 +156,11 @@ class _Writing:
     def _turn_into_resources(self) -> None:
         """Turn references to variables and tables into resources, and let one node stand for each variable."""
         prepared = self.prepared
-        tensors = [prepared.where(name) for name in prepared.selection.tensors]
-        rewritten = to_resource_variables(prepared.graph, tensors)
+        runs = [
+            [prepared.where(TensorName.parse(entry.tensor)) for entry in signature.outputs.values()]
+            for signature in prepared.selection.signatures.values()
+        ]
+        rewritten = to_resource_variables(prepared.graph, *runs)
         if rewritten.variables:
             prepared.notes.append(
                 f"{len(rewritten.variables)} reference variables are resource variables now, which TensorFlow 2 trains"
