@@ -41,7 +41,7 @@ from tfthaw.ir.object_graph import (
     UserObject,
     VariableObject,
 )
-from tfthaw.ir.object_graph_validation import object_graph_problems, stored_graph_problems
+from tfthaw.ir.object_graph_validation import model_object_problems, stored_graph_problems
 from tfthaw.ir.object_variables import ObjectVariable
 from tfthaw.ir.structured_text import call_text, result_text
 from tfthaw.serde.object_views import Objects
@@ -158,13 +158,8 @@ def _describe_kinds(document: dict[str, Any], objects: Objects, graph: ObjectGra
 
 def _problems(objects: Objects, model: Model | None, entries: Mapping[str, CheckpointEntry]) -> list[str]:
     problems = list(objects.notes)
-    if objects.graph is not None and model is not None:
-        problems += object_graph_problems(
-            objects.graph,
-            functions={function.name: len(function.inputs) for function in model.graph.functions},
-            assets=len(model.assets),
-            constants={node.name for node in model.graph.nodes if node.op == "Const"},
-        )
+    if model is not None:
+        problems += model_object_problems(model)
     if objects.stored is not None:
         problems += [f"checkpoint: {text}" for text in stored_graph_problems(objects.stored, entries)]
     return problems

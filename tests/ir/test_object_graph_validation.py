@@ -4,7 +4,12 @@ import pytest
 
 from tfthaw.dtypes import DType
 from tfthaw.errors import StructureError
+from tfthaw.ir.arguments import Argument
 from tfthaw.ir.attrs import Shape
+from tfthaw.ir.functions import Function
+from tfthaw.ir.graph import Graph
+from tfthaw.ir.model import Asset, Model
+from tfthaw.ir.nodes import Node
 from tfthaw.ir.object_graph import (
     AssetObject,
     CapturedTensorObject,
@@ -88,15 +93,22 @@ def test_each_problem_is_told(objects, traces, expected):
 
 
 def test_all_problems_come_in_one_error():
-    graph = ObjectGraph([root(children=[Child(5, "a")])], {"f": ConcreteFunction([8])})
+    graph = ObjectGraph([root(children=[Child(5, "a")]), SavedObject(AssetObject(1)), SavedObject(ConstantObject("x"))],
+                        {"f": ConcreteFunction([8]), "g": ConcreteFunction([2, 2])})  # fmt: skip
+    library = [Function("g", arguments=[Argument("x")])]
+    constants = [Node("c", "Const", [], "", {}), Node("x", "NoOp", [], "", {})]
+    model = Model(Graph(constants, library), assets=[Asset("c:0", "a.txt")], object_graph=graph)
     with pytest.raises(StructureError, match="the object graph contradicts itself") as caught:
-        require_consistent_objects(graph, path="m", functions={})
+        require_consistent_objects(model, path="m")
     assert caught.value.problems == (
-        "object 0: 1 children lead to no object: a -> 5", "function f is not in the library",
-        "function f: 1 captures lead to no object: 8",
+        "object 0: 1 children lead to no object: a -> 5", "object 1: it is asset 1, and there are 1",
+        "object 2: 'x' is no constant of the main graph", "function f is not in the library",
+        "function f: 1 captures lead to no object: 8", "function g captures 2 objects and has 1 arguments",
     )  # fmt: skip
     assert caught.value.path == "m"
-    require_consistent_objects(ObjectGraph([root()]))
+    assert "--style v1" in caught.value.hint
+    require_consistent_objects(Model(Graph(), object_graph=ObjectGraph([root()])))
+    require_consistent_objects(Model(Graph()))
 
 
 def test_many_problems_of_a_kind_are_one_sentence():

@@ -33,6 +33,7 @@ from tfthaw.export.weights import write_checkpoint, write_weights_file
 from tfthaw.formats.names import GRAPH_FORMATS, KERAS_FORMATS
 from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Model
+from tfthaw.ir.object_graph_validation import require_consistent_objects
 from tfthaw.ir.validation import require_consistent
 from tfthaw.ir.variables import graph_variables
 from tfthaw.passes.add_saver import OBJECT_GRAPH_KEY
@@ -159,6 +160,7 @@ def _write_graph_format(job: _Job) -> None:
     elif options.to == "graph-def":
         job.files = write_graph(prepared.model, job.destination, job.delivery({}))
     elif options.to == "saved-model" and options.style == "v2":
+        require_consistent_objects(model, path=job.artifact.path)
         written = to_tf2(prepared, job.artifact.objects(options.tags))
         tensors = {**written.variables, OBJECT_GRAPH_KEY: written.object_graph}
         job.files = write_saved_model(written.model, tensors, job.destination, job.delivery(written.variables))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from tfthaw.errors import StructureError
+from tfthaw.ir.model import Model
 from tfthaw.ir.object_graph import (
     AssetObject,
     CapturedTensorObject,
@@ -31,28 +32,33 @@ _CAPTURED = (VariableObject, ResourceObject, AssetObject, ConstantObject, Captur
 _SHOWN = 3
 
 
-def require_consistent_objects(
-    graph: ObjectGraph, *, path: str | None = None, functions: Mapping[str, int] | None = None,
-    assets: int | None = None, constants: Collection[str] | None = None,
-) -> None:
-    """Refuse an object graph that contradicts itself or what surrounds it.
+def require_consistent_objects(model: Model, *, path: str | None = None) -> None:
+    """Refuse a model whose object graph contradicts itself or what surrounds it; one without objects passes.
 
     Args:
-        graph: The object graph.
+        model: The model.
         path: The artifact, for the error.
-        functions: The functions of the library, with the number of their arguments; None where it is not known.
-        assets: How many assets the MetaGraph has; None where it is not known.
-        constants: The Const nodes of the main graph; None where they are not known.
 
     Raises:
         StructureError: With every problem.
     """
-    problems = list(object_graph_problems(graph, functions=functions, assets=assets, constants=constants))
+    problems = list(model_object_problems(model))
     if problems:
         raise StructureError(
             "the object graph contradicts itself", problems=problems, path=path,
-            hint="TensorFlow's loader trips over it too; its signatures and weights may still be whole: --style v1",
+            hint="TensorFlow's loader trips over it too; --style v1 takes the graph and its signatures without objects",
         )  # fmt: skip
+
+
+def model_object_problems(model: Model) -> Iterator[str]:
+    """Yield what is wrong with the object graph of a model, one sentence each; nothing where it has none."""
+    if model.object_graph is not None:
+        yield from object_graph_problems(
+            model.object_graph,
+            functions={function.name: len(function.inputs) for function in model.graph.functions},
+            assets=len(model.assets),
+            constants={node.name for node in model.graph.nodes if node.op == "Const"},
+        )
 
 
 def object_graph_problems(
