@@ -31,7 +31,8 @@ examples:
 
 _OPTIONS = (
     "to", "checkpoint", "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing",
-    "allow_unused", "set", "dtype", "verify", "style", "batch_norm", "keys", "overwrite",
+    "allow_unused", "set", "dtype", "verify", "style", "batch_norm", "keys", "strip_attrs",
+    "for_tf", "overwrite",
 )  # fmt: skip
 
 
@@ -63,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="checkpoint keys that a map may leave out")  # fmt: skip
     parser.add_argument("--set", metavar="NODE=VALUE", action="append", default=[], type=_read_setting,
                         help="replace a placeholder by a constant")  # fmt: skip
+    parser.add_argument("--strip-attrs", action="store_true", help="drop attrs that are at their default")
+    parser.add_argument("--for-tf", metavar="VERSION",
+                        help="make the graph readable by an older TensorFlow, such as 1.15")  # fmt: skip
     parser.add_argument("--dtype", choices=("float16", "bfloat16"), help="cast floating weights (weights formats)")
     parser.add_argument("--batch-norm", choices=("keep", "inference"), default="keep",
                         help="batch normalisation that was left in training mode (default: keep)")  # fmt: skip

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tfthaw.conversion.bridging import bridge
 from tfthaw.conversion.freezing import freeze_prepared
 from tfthaw.conversion.keras import checkpoint_tensors, keras_contents, keras_structure
 from tfthaw.conversion.options import Options
@@ -156,23 +157,35 @@ def _write_graph_format(job: _Job) -> None:
     refuse_unfed(prepared)
     if options.to == "frozen-graph":
         model, constants = freeze_prepared(prepared)
-        job.files = write_graph(model, job.destination, job.delivery(constants))
+        job.files = write_graph(_bridged(job, model), job.destination, job.delivery(constants))
     elif options.to == "graph-def":
-        job.files = write_graph(prepared.model, job.destination, job.delivery({}))
+        job.files = write_graph(_bridged(job, prepared.model), job.destination, job.delivery({}))
     elif options.to == "saved-model" and options.style == "v2":
         require_consistent_objects(model, path=job.artifact.path)
         written = to_tf2(prepared, job.artifact.objects(options.tags))
         tensors = {**written.variables, OBJECT_GRAPH_KEY: written.object_graph}
-        job.files = write_saved_model(written.model, tensors, job.destination, job.delivery(written.variables))
+        model = _bridged(job, written.model)
+        job.files = write_saved_model(model, tensors, job.destination, job.delivery(written.variables))
     elif options.to == "saved-model":
         model, tensors = with_state(prepared)
         model.tags = model.tags or ("serve",)
+        model = _bridged(job, model)
         job.files = write_saved_model(model, tensors, job.destination, job.delivery(tensors))
     else:
         model, tensors = with_state(prepared)
+        model = _bridged(job, model)
         job.files = write_meta_graph(model, tensors, job.destination, job.delivery(tensors, meta_name(job.destination)))
     job.inputs, job.outputs = prepared.names()
     job.notes += prepared.notes
+
+
+def _bridged(job: _Job, model: Model) -> Model:
+    """Return a model as the TensorFlow that it is for reads it."""
+    prepared = job.prepared
+    fetched = [prepared.where(name) for name in prepared.selection.tensors] if prepared is not None else []
+    bridged, notes = bridge(model, job.options, fetched)
+    job.notes += notes
+    return bridged
 
 
 def _write_whole(job: _Job, model: Model) -> None:
@@ -195,6 +208,7 @@ def _write_whole(job: _Job, model: Model) -> None:
     require_consistent(model.graph)
     model, notes = with_current_saver(model, path=job.options.checkpoint or job.artifact.path)
     tensors = dict(model.values)
+    model = _bridged(job, model)
     job.files = write_meta_graph(model, tensors, job.destination, job.delivery(tensors, meta_name(job.destination)))
     job.notes += [*model.notes, *notes, "the whole graph was kept, training nodes included"]
 

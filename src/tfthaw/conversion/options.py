@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from tfthaw._files import Progress
 from tfthaw.errors import UsageError
 from tfthaw.formats.names import GRAPH_FORMATS, KERAS_FORMATS, WEIGHT_FORMATS, WRITABLE_FORMATS
+from tfthaw.ir.op_history import minor_of, versions
+from tfthaw.ir.readability import OLDEST
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "to": WRITABLE_FORMATS,
@@ -45,6 +48,8 @@ class Options:
         batch_norm: `keep` batch normalisation as it is, or make what is left in training mode use its moving averages.
         keys: Of a checkpoint: the `names` that the source has, or paths of `objects`, as `tf.train.Checkpoint` of the
             Keras model has them; None takes those of the source.
+        strip_attrs: Whether attrs that are at their default are dropped.
+        for_tf: The TensorFlow that shall be able to read the graph, such as `1.15` or `2.4.1`.
         overwrite: Whether what is at the destination may be replaced.
         progress: Called with the number of bytes just done.
     """
@@ -66,6 +71,8 @@ class Options:
     style: str = "v2"
     batch_norm: str = "keep"
     keys: str | None = None
+    strip_attrs: bool = False
+    for_tf: str | None = None
     overwrite: bool = False
     progress: Progress | None = None
 
@@ -80,6 +87,7 @@ class Options:
             raise UsageError("--inputs without --outputs: say which tensors to compute from them")
         given = [name for name in ("signature", "inputs", "outputs", "set") if getattr(self, name)]
         given += ["batch_norm"] if self.batch_norm != "keep" else []
+        given += [name for name in ("strip_attrs", "for_tf") if getattr(self, name)]
         if self.keys and self.to != "checkpoint":
             raise UsageError(f"--keys says how a checkpoint names its values, not a {self.to}")
         if given and self.to in (*WEIGHT_FORMATS, *KERAS_FORMATS):
@@ -90,3 +98,18 @@ class Options:
             raise UsageError(f"a {self.to} is pruned to its outputs, which need nothing of an optimizer")
         if self.dtype and self.to not in ("safetensors", "npz", "checkpoint"):
             raise UsageError(f"--dtype casts weights formats (safetensors, npz, checkpoint), not {self.to}")
+        if self.for_tf is not None:
+            self._check_version(self.for_tf)
+
+    def _check_version(self, version: str) -> None:
+        """Refuse a version of TensorFlow that graphs cannot be made for."""
+        known = versions()[versions().index(OLDEST) :]
+        if not re.fullmatch(r"\d{1,3}\.\d{1,3}([.\-]?\w+)*", version) or minor_of(version) not in known:
+            raise UsageError(
+                f"for_tf is {version!r}; expected major.minor of a TensorFlow from {known[0]} to {known[-1]}",
+                hint=f"known are {', '.join(known)}",
+            )
+        if version.startswith("1.") and self.to == "saved-model" and self.style == "v2":
+            raise UsageError(
+                f"TensorFlow {version} loads no SavedModel of functions and objects", hint="give --style v1 as well"
+            )
