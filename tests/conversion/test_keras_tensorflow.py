@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from types import SimpleNamespace
 
-import keras_models
 import numpy as np
 import pytest
 
+import keras_models
 from tfthaw.conversion.converting import convert
 from tfthaw.errors import UnsupportedError
 from tfthaw.serde.artifacts import open_artifact

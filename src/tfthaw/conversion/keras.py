@@ -16,10 +16,16 @@ from typing import Any
 import numpy as np
 
 from tfthaw import proto
-from tfthaw.conversion.keras_sources import STRUCTURE_KEY, KerasSource, optimizer_names, read_keras_source
+from tfthaw.conversion.keras_sources import (
+    STRUCTURE_KEY,
+    KerasSource,
+    layout_of,
+    optimizer_names,
+    read_keras_source,
+)
 from tfthaw.conversion.options import Options
 from tfthaw.dtypes import DType
-from tfthaw.errors import RestoreError, UnsupportedError, UsageError
+from tfthaw.errors import RestoreError, StructureError, UnsupportedError, UsageError
 from tfthaw.export.keras import KerasContents
 from tfthaw.formats.checkpoint_reader import OBJECT_GRAPH_KEY
 from tfthaw.formats.hdf5_writer import Text
@@ -136,11 +142,17 @@ def _with_values(artifact: Artifact, options: Options, notes: list[str]) -> Kera
         notes.append(f"{len(excused)} variables kept the source's values: {', '.join(excused[:5])}")
     if forgiven:
         notes.append(f"{len(forgiven)} values were not used: {', '.join(forgiven[:5])}")
-    kept = {name: tensor for name, tensor in source.tensors.items() if name in filled or name in excused}
-    left = len(source.tensors) - len(kept)
+    state = optimizer_names(source)
+    # Keras 2 wants to find the metrics of a trained model, whatever their values
+    metrics = [name for name in source.tensors if is_aside(name) and name not in state and name not in filled]
+    if metrics:
+        notes.append(f"{len(metrics)} variables of metrics kept the source's values")
+    kept = {name: tensor for name, tensor in source.tensors.items()
+            if name in filled or name in excused or name in metrics}  # fmt: skip
+    left = [name for name in source.tensors if name not in kept]
     if left:
-        notes.append(f"{left} tensors of the source that are no variables of the model (optimizer, metrics) were left "
-                     "out, since their values would belong to others")  # fmt: skip
+        notes.append(f"{len(left)} tensors of the source that are no variables of the model were left out, since their "
+                     f"values would belong to others: {', '.join(left[:5])}")  # fmt: skip
     return _without_dropped(replace(source, tensors={**kept, **filled}))
 
 
@@ -156,7 +168,7 @@ def _renamed(source: KerasSource, options: Options) -> KerasSource:
     tensors = {options.map.get(name, name): tensor for name, tensor in source.tensors.items()}
     if len(tensors) != len(source.tensors):
         raise UsageError("the map gives two values the same name", path=source.path)
-    return replace(source, tensors=tensors)
+    return replace(source, tensors=tensors, layout=layout_of(tensors) if source.layout == "names" else source.layout)
 
 
 def _assignment(source: KerasSource, values: KerasSource, options: Options) -> Assignment:
@@ -362,8 +374,21 @@ def _archive_config(source: KerasSource) -> Mapping[str, Any]:
         raise UnsupportedError(f"from where Keras imports the class {name!r} is only in .keras archives",
                                path=source.path, hint="save the model as .keras once")  # fmt: skip
     is_exported = name == "Sequential"  # Functional is no public name
-    return {"module": "keras" if is_exported else module, "class_name": name, "config": config.get("config"),
+    try:
+        settings = _plain_lists(config.get("config"))
+    except RecursionError as error:
+        raise StructureError("the configuration is nested too deep", path=source.path) from error
+    return {"module": "keras" if is_exported else module, "class_name": name, "config": settings,
             "registered_name": None if is_exported else name}  # fmt: skip
+
+
+def _plain_lists(value: Any) -> Any:
+    """Return a configuration with lists where SavedModels of Keras 2 mark tuples, which archives mark otherwise."""
+    if isinstance(value, Mapping):
+        if value.get("class_name") in ("__tuple__", "TensorShape") and isinstance(value.get("items"), list):
+            return [_plain_lists(item) for item in value["items"]]
+        return {key: _plain_lists(item) for key, item in value.items()}
+    return [_plain_lists(item) for item in value] if isinstance(value, list) else value
 
 
 def _functional_module(version: str) -> str | None:

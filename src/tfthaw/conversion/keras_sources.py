@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,8 +166,12 @@ def read_keras_source(artifact: Artifact) -> KerasSource:
         text = read_safetensors(artifact.located.path).metadata.get(STRUCTURE_KEY)
         if text is not None:
             return _from_structure(artifact.path, text, tensors)
-    is_saved = all(name.rpartition("/")[0].endswith("vars") for name in tensors)
-    return KerasSource(artifact.path, "saved" if is_saved else "names", 3, tensors)
+    return KerasSource(artifact.path, layout_of(tensors), 3, tensors)
+
+
+def layout_of(names: Iterable[str]) -> str:
+    """Return the layout of values of which nothing but their names is known."""
+    return "saved" if all(name.rpartition("/")[0].endswith("vars") for name in names) else "names"
 
 
 def _from_hdf5(path: str, keras: KerasH5, tensors: dict[str, Tensor]) -> KerasSource:

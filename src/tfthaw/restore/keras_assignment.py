@@ -77,16 +77,16 @@ def assign(
         targets: The tensors that are there now, by name.
         sources: The values by name.
     """
-    result = Assignment(missing=list(source.missing), unused=list(source.rest))
+    result = Assignment(missing=list(target.missing), unused=list(source.rest), open=list(source.misnamed))
     regions = _shared_regions(target, source)
     for slot, name in target.slots.items():
         if any(slot.place[: len(place)] == place for place in regions):
             continue
         value = source.slots.get(slot)
-        if value is not None and value in sources:
-            result.pairs[name] = value
-        elif value is None and not source.missing:
+        if value is None:
             result.missing.append(name)
+        else:
+            result.pairs[name] = value
     for place in regions:
         _assign_region(result, tree, place, _items(target, place, targets), _items(source, place, sources))
     return result
@@ -252,8 +252,8 @@ def by_slot(target: Mapping[Slot, str], source: Located, path: str) -> dict[str,
     Raises:
         RestoreError: Some have no value, or values are left.
     """
-    missing = [*source.missing, *(name for slot, name in target.items() if slot not in source.slots)]
-    if missing or source.rest:
+    missing = [name for slot, name in target.items() if slot not in source.slots]
+    if missing or source.rest or source.misnamed:
         raise RestoreError("the configuration and the values are not of the same model", missing=missing,
-                           unused=source.rest, path=path)  # fmt: skip
+                           unused=source.rest, mismatched=source.misnamed, path=path)  # fmt: skip
     return {name: source.slots[slot] for slot, name in target.items()}

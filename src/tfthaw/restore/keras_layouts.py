@@ -48,6 +48,7 @@ class Located:
         slots: Each variable's name.
         regions: For each layer that the configuration does not explain: its place -> path below it -> name.
         missing: Names that should be there.
+        misnamed: Names that speak against the order in which they come, as sentences.
         rest: Names that belong to no layer.
         optimizer: The optimizer's variables, in its own order.
         aside: Names of metrics, counters and the like, which are no part of the model.
@@ -58,6 +59,7 @@ class Located:
     slots: dict[Slot, str] = field(default_factory=dict)
     regions: dict[Place, dict[str, str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    misnamed: list[str] = field(default_factory=list)
     rest: list[str] = field(default_factory=list)
     optimizer: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
@@ -66,7 +68,7 @@ class Located:
     @property
     def count(self) -> int:
         """How many variables were found."""
-        return len(self.slots) - len(self.missing) + sum(map(len, self.regions.values()))
+        return len(self.slots) + sum(map(len, self.regions.values()))
 
 
 def walk(tree: KerasLayer) -> Iterator[tuple[Place, KerasLayer]]:
@@ -94,7 +96,7 @@ def layer_names(tree: KerasLayer, place: Place) -> str:
 def locate_saved(tree: KerasLayer, names: Iterable[str]) -> Located:
     """Find a model's variables among the datasets of the layout of Keras 3."""
     every = list(names)
-    groups = {group for name in every for group in _groups(name)}
+    groups, existing = {group for name in every for group in _groups(name)}, set(every)
     found = Located("saved")
     used: set[str] = set()
     for place, layer, prefix in _saved_prefixes(tree, groups):
@@ -104,10 +106,11 @@ def locate_saved(tree: KerasLayer, names: Iterable[str]) -> Located:
             used.update(region.values())
         for position in range(len(layer.weights)):
             name = f"{prefix}vars/{position}"
-            found.slots[Slot(place, position)] = name
+            if name in existing:
+                found.slots[Slot(place, position)] = name
+            else:
+                found.missing.append(name)
             used.add(name)
-    existing = set(every)
-    found.missing = [name for name in found.slots.values() if name not in existing]
     found.optimizer = saved_optimizer(every)
     used.update(found.optimizer)
     for name in every:
@@ -192,7 +195,7 @@ def locate_legacy(tree: KerasLayer, layer_weights: Mapping[str, Sequence[str]], 
         found.slots.update(zip(slots, listed, strict=False))
         found.missing += [f"{layer.name}: variable {position}" for position in range(len(listed), len(slots))]
         found.rest += listed[len(slots) :]
-        found.missing += _misnamed(tree, dict(zip(slots, listed, strict=False)))
+        found.misnamed += _misnamed(tree, dict(zip(slots, listed, strict=False)))
     for name in names:
         if name.startswith("optimizer_weights/"):
             found.aside.append(name)
