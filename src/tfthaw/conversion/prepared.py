@@ -32,6 +32,7 @@ from tfthaw.restore.object_keys import keys_by_node
 from tfthaw.restore.plan import choose_averages
 from tfthaw.serde.described_ops import described_ops
 from tfthaw.tensors import Array, Tensor
+from tfthaw.verify.examples import serialized_example
 from tfthaw.verify.inputs import InputSpec
 
 LOCAL_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "local_init_op", "table_initializer")
@@ -109,7 +110,9 @@ def prepare(model: Model, options: Options, *, path: str, stored: TrackableObjec
     """
     values, notes = choose_averages(model.values, options.ema)
     every = options.to in ("saved-model", "meta-graph")
-    selection = select(model, signature=options.signature, inputs=options.inputs, outputs=options.outputs, every=every)
+    selection = select(
+        model, signatures=options.signatures, inputs=options.inputs, outputs=options.outputs, every=every
+    )
     prepared = Prepared(model, model.graph, selection, values, path, options, [*model.notes, *notes], {})
     if model.object_graph is not None and stored is not None:
         prepared.objects = keys_by_node(model.graph, model.object_graph, stored)
@@ -249,6 +252,7 @@ def needed_variables(prepared: Prepared) -> list[Variable]:
 def input_specs(prepared: Prepared) -> dict[str, InputSpec]:
     """Return what every input takes, by its tensor's name in the source; inputs that were set are none."""
     nodes = {node.name: node for node in prepared.whole.nodes}
+    example = serialized_example(prepared.whole)
     result = {}
     for signature in prepared.selection.signatures.values():
         for entry in signature.inputs.values():
@@ -256,5 +260,6 @@ def input_specs(prepared: Prepared) -> dict[str, InputSpec]:
             if str(name) in prepared.settings:
                 continue
             own = nodes[name.node].shape() if name.node in nodes else None
-            result[str(name)] = InputSpec(entry.dtype, entry.shape or own or Shape(None))
+            spec = InputSpec(entry.dtype, entry.shape or own or Shape(None))
+            result[str(name)] = spec if example is None else replace(spec, text=example)
     return result

@@ -26,16 +26,18 @@ class InputSpec:
     Attributes:
         dtype: Its element type.
         shape: Its shape as far as it is known.
+        text: What a string shall be.
     """
 
     dtype: DType
     shape: Shape
+    text: bytes = b"tfthaw"
 
 
 def seeded_inputs(specs: Mapping[str, InputSpec], *, size: int, seed: int = 0) -> dict[str, Array]:
     """Return an array for every input.
 
-    Floats lie in [0, 1), integers are 0 or 1 so that they may be indices, strings are a short word.
+    Floats lie in [0, 1), integers are 0 or 1 so that they may be indices, strings are what the spec says.
 
     Args:
         specs: input -> what it takes.
@@ -50,7 +52,7 @@ def _array(spec: InputSpec, size: int, random: np.random.Generator) -> Array:
     dims = spec.shape.dims if spec.shape.dims is not None else (None,)
     shape = tuple((1 if position == 0 else size) if dim is None else dim for position, dim in enumerate(dims))
     if spec.dtype is DType.string:
-        return np.full(shape, b"tfthaw", object)
+        return np.full(shape, spec.text, object)
     if spec.dtype is DType.bool:
         return np.zeros(shape, bool)  # the flags of a model ask whether it is being trained
     if spec.dtype.is_float or spec.dtype.name.startswith("complex"):
