@@ -5,7 +5,7 @@
 #   make lint     ruff
 #   make types    mypy --strict
 #   make bench    tfthaw against TensorFlow's own tools: ratios and peak memory, to bench-out/bench.md
-#   make compat   what tfthaw writes, read by the oldest and the newest supported TensorFlow
+#   make compat   what tfthaw writes, read by TensorFlow 2.12, 2.15 and 2.21, models of each included
 #   make schema   compile src/tfthaw/proto/schema/*.proto
 #   make clean    remove all that these targets made, environments too
 

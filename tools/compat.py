@@ -1,9 +1,10 @@
-"""Let the oldest and the newest supported TensorFlow read what tfthaw writes (`make compat`).
+"""Let the oldest, a middle and the newest supported TensorFlow read what tfthaw writes (`make compat`).
 
 For each TensorFlow: it writes checkpoints with every dtype that it knows, tfthaw converts them and the demo model, and
 it reads source and copy. Keys, dtypes, shapes and bytes must be equal, outputs within rounding, since a frozen graph is
-folded otherwise than one with variables. tfthaw runs under the present interpreter, each TensorFlow in an environment
-of its own in .venv-compat, or under the interpreters that `--python` names.
+folded otherwise than one with variables. Then models of TensorFlow 2 go between them (`tools/compat_matrix.py`). tfthaw
+runs under the present interpreter, each TensorFlow in an environment of its own in .venv-compat, or under the
+interpreters that `--python` names.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compat_matrix import Environment, judge_models
+
 from tfthaw import demo
 
 JUDGE = Path(__file__).with_name("compat_judge.py")
@@ -26,9 +29,13 @@ ENVIRONMENTS = Path(__file__).parents[1] / ".venv-compat"
 
 VERSIONS = {
     "2.12": ("3.11", "3.10", "3.9"),
+    "2.15": ("3.11", "3.10", "3.9"),
     "2.21": ("3.13", "3.12", "3.11", "3.10"),
 }
 """TensorFlow -> the Pythons that it was built for."""
+
+KERAS_3_SINCE = "2.16"
+"""From this TensorFlow on, Keras 2 is a package of its own."""
 
 TOLERANCE = 1e-5
 """For probabilities: float32 has 6e-8 near 1, and a sum of some hundred products may be grouped otherwise."""
@@ -76,21 +83,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Read what tfthaw writes with the oldest and the newest TensorFlow.")
     parser.add_argument("--python", type=Path, action="append", help="an interpreter with a TensorFlow; repeatable")
     options = parser.parse_args()
-    failed = 0
+    failed = models = 0
     try:
         pythons = options.python or [environment(version) for version in VERSIONS]
-        for python in pythons:
-            failed += judge_all(python)
+        environments = [Environment(python, version_of(python)) for python in pythons]
+        for each in environments:
+            failed += judge_all(each.python, each.version)
+        with tempfile.TemporaryDirectory(prefix="compat-") as directory:
+            for title, problems in judge_models(environments, Path(directory), call):
+                models += 1
+                failed += bool(problems)
+                if problems:
+                    print(f"{title}: FAILED: {'; '.join(problems[:3])}", flush=True)
     except CompatError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{failed} failed" if failed else f"{len(CASES)} cases hold under {len(pythons)} TensorFlows")
+    held = f"{len(CASES)} cases and {models} readings of models hold under {len(pythons)} TensorFlows"
+    print(f"{failed} failed" if failed else held)
     return 1 if failed else 0
 
 
-def judge_all(python: Path) -> int:
+def version_of(python: Path) -> str:
+    """Return the TensorFlow that an interpreter has."""
+    return call([python, "-c", "import tensorflow; print(tensorflow.__version__)"]).strip()
+
+
+def judge_all(python: Path, version: str) -> int:
     """Run every case under one TensorFlow; return how many fail."""
-    version = call([python, "-c", "import tensorflow; print(tensorflow.__version__)"]).strip()
     failed = 0
     for case in CASES:
         with tempfile.TemporaryDirectory(prefix="compat-") as directory:
@@ -168,7 +187,8 @@ def environment(version: str) -> Path:
     if not stamp.exists():
         shutil.rmtree(directory, ignore_errors=True)
         call([interpreter(version), "-m", "venv", directory])
-        call([python, "-m", "pip", "install", "--quiet", f"tensorflow-cpu=={version}.*"])
+        keras_2 = [] if version < KERAS_3_SINCE else [f"tf-keras=={version}.*"]
+        call([python, "-m", "pip", "install", "--quiet", f"tensorflow-cpu=={version}.*", *keras_2])
         stamp.touch()
     return python
 

@@ -191,8 +191,9 @@ def _concrete(function: Any) -> Any:
 
 def _variables(live: Live) -> list[Any]:
     """Return the variables that a root holds, each once, as TensorFlow's own objects."""
-    wrapped = [each.value if type(each).__module__.startswith("keras.") else each for each in live.root.variables]
-    return list({id(each): each for each in wrapped if hasattr(each, "handle")}.values())
+    every = [each for each in live.root.variables if hasattr(each, "handle")]  # Keras 2 counts vocabularies too
+    every = [each if callable(each.value) else each.value for each in every]  # Keras 3 wraps them
+    return list({id(each): each for each in every}.values())
 
 
 def _captured(tf: Any, live: Live, key: str, function: Any) -> tuple[int, int]:

@@ -164,22 +164,25 @@ def gru_static(tf: Any, keras: Any) -> Any:
 
 @keras_recipe(bare=True, trains=False)
 def bidirectional(tf: Any, keras: Any) -> Any:
-    """Words that are looked up, masked, and read from both ends."""
+    """Words that are looked up and read from both ends."""
     layers = keras.layers
     inputs = keras.Input((None,), dtype="int32", name="x")
-    y = layers.Embedding(10, 4, mask_zero=True)(inputs)
-    y = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(y)
-    y = layers.Bidirectional(layers.GRU(2), merge_mode="sum")(y)
+    y = layers.Embedding(10, 4)(inputs)
+    y = layers.Bidirectional(layers.GRU(3), merge_mode="mul")(y)
     one, other = np.int32([[1, 2, 0, 0], [9, 3, 4, 1]]), np.int32([[5, 0], [6, 7], [1, 1]])
     return keras.Model(inputs, y), [{"x": one}, {"x": other}]
 
 
 @keras_recipe(trains=False)
 def stacked_cells(tf: Any, keras: Any) -> Any:
+    """Cells upon each other, over steps that are masked where they are zero."""
     layers = keras.layers
     inputs = keras.Input((None, 4), name="x")
-    y = layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)], return_sequences=True)(inputs)
-    feeds = [{"x": normal(2, 3, 4)}, {"x": normal(1, 4, 4)}]
+    masked = layers.Masking()(inputs)
+    y = layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)], return_sequences=True)(masked)
+    padded = normal(2, 3, 4)
+    padded[1, 1:] = 0.0
+    feeds = [{"x": padded}, {"x": normal(1, 4, 4)}]
     return keras.Model(inputs, layers.TimeDistributed(layers.Dense(2))(y)), feeds
 
 
