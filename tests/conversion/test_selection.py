@@ -32,7 +32,7 @@ def test_predictions_come_before_what_only_training_uses():
 
 
 def test_placeholders_that_outputs_need_are_the_inputs():
-    found = select(Model(TRAINING), signature=None, inputs=[], outputs=["softmax"], every=False)
+    found = select(Model(TRAINING), inputs=[], outputs=["softmax"], every=False)
 
     assert (found.inputs, found.outputs) == ({"x:0": TensorName("x", 0)}, {"softmax": TensorName("softmax", 0)})
     assert list(found.signatures) == ["serving_default"]
@@ -40,7 +40,7 @@ def test_placeholders_that_outputs_need_are_the_inputs():
 
 
 def test_a_placeholder_with_a_value_is_no_input():
-    every = select(Model(TRAINING), signature=None, inputs=[], outputs=["accuracy"], every=False)
+    every = select(Model(TRAINING), inputs=[], outputs=["accuracy"], every=False)
     found = every.without_inputs({"labels"})
 
     assert list(found.inputs) == ["x:0"]
@@ -50,7 +50,7 @@ def test_a_placeholder_with_a_value_is_no_input():
 
 def test_nothing_is_guessed():
     with pytest.raises(UsageError, match=r"likely ones: accuracy:0, "):
-        select(Model(TRAINING), signature=None, inputs=[], outputs=[], every=True)
+        select(Model(TRAINING), inputs=[], outputs=[], every=True)
 
 
 def test_what_is_only_waited_for_is_no_output():

@@ -31,7 +31,7 @@ examples:
 
 _OPTIONS = (
     "to", "checkpoint", "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing",
-    "allow_unused", "set", "dtype", "verify", "style", "batch_norm", "keys", "strip_attrs",
+    "allow_unused", "set", "dtype", "verify", "style", "batch_norm", "unfreeze", "keys", "strip_attrs",
     "for_tf", "overwrite",
 )  # fmt: skip
 
@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tags", metavar="A,B", type=names, help="the tag set of the MetaGraph to take from a SavedModel"
     )
-    parser.add_argument("--signature", metavar="KEY", help="the signature to take")
+    parser.add_argument("--signature", metavar="KEY", action="append",
+                        help="the signature to take; NEW=OLD gives it a new key; may be given several times")  # fmt: skip
     parser.add_argument("--inputs", metavar="A,B", type=names, default=[], help="tensors to feed (`a` is `a:0`)")
     parser.add_argument("--outputs", metavar="A,B", type=names, default=[], help="tensors to compute (`a` is `a:0`)")
     parser.add_argument("--list-outputs", action="store_true", help="rank the tensors that may be outputs, and stop")
@@ -72,6 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="batch normalisation that was left in training mode (default: keep)")  # fmt: skip
     parser.add_argument("--verify", choices=("weights", "outputs"), help="what to prove (weights are always proved)")
     parser.add_argument("--style", choices=("v1", "v2"), default="v2", help="how a SavedModel is written")
+    parser.add_argument("--unfreeze", action="store_true",
+                        help="make variables of large floating constants (saved-model)")  # fmt: skip
     parser.add_argument("--keys", choices=("names", "objects"),
                         help="how a checkpoint names its values (default: as the source does)")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what is at DST")

@@ -23,6 +23,12 @@ from tfthaw.conversion.result import ConversionResult, Verified
 from tfthaw.conversion.tf2_saved_model import to_tf2
 from tfthaw.conversion.unfed import refuse_unfed
 from tfthaw.conversion.weights import select_weights
+from tfthaw.conversion.whole_saved_model import (
+    files_beside,
+    keeps_whole_saved_model,
+    signature_tensors,
+    whole_values,
+)
 from tfthaw.conversion.with_saver import keeps_whole_graph, with_current_saver, with_state
 from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
@@ -148,6 +154,9 @@ def _write_graph_format(job: _Job) -> None:
     if keeps_whole_graph(model, options):
         _write_whole(job, model)
         return
+    if keeps_whole_saved_model(model, options):
+        _write_whole_saved_model(job, job.artifact.model(options.tags))
+        return
     stored = None
     if model.object_graph is not None and values.checkpoint is not None:
         from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
@@ -211,6 +220,20 @@ def _write_whole(job: _Job, model: Model) -> None:
     model = _bridged(job, model)
     job.files = write_meta_graph(model, tensors, job.destination, job.delivery(tensors, meta_name(job.destination)))
     job.notes += [*model.notes, *notes, "the whole graph was kept, training nodes included"]
+
+
+def _write_whole_saved_model(job: _Job, model: Model) -> None:
+    """Write a SavedModel of TensorFlow 2 with all that it has, and other values where a checkpoint is given."""
+    options = job.options
+    require_consistent_objects(model, path=job.artifact.path)
+    given = job.open_checkpoint(options.checkpoint).tensors if options.checkpoint is not None else None
+    tensors = whole_values(model.values, given, options, job.notes)
+    expected = {key: tensor for key, tensor in tensors.items() if key != OBJECT_GRAPH_KEY}
+    model = _bridged(job, model)
+    beside = files_beside(job.artifact.located.path)
+    job.files = write_saved_model(model, tensors, job.destination, job.delivery(expected), beside)
+    job.inputs, job.outputs = signature_tensors(model)
+    job.notes += [*model.notes, "everything was kept: objects, functions and signatures"]
 
 
 def _write_weights(job: _Job) -> None:

@@ -33,7 +33,7 @@ class Options:
         to: The format to write.
         checkpoint: Values from here instead of those that the source has.
         tags: The tag set of the MetaGraph to take from a SavedModel.
-        signature: The signature to take.
+        signature: The signature to take, or several: each a key, or `NEW=OLD` for one that gets a new key.
         inputs: Tensors to feed, where no signature says.
         outputs: Tensors to compute, where no signature says.
         map: checkpoint key -> variable.
@@ -45,6 +45,7 @@ class Options:
         dtype: Cast floating weights to this type (weights formats).
         verify: `weights` alone, or `outputs` too; None does what can be done.
         style: How a SavedModel is written.
+        unfreeze: Whether large floating constants of a graph become variables (saved-model).
         batch_norm: `keep` batch normalisation as it is, or make what is left in training mode use its moving averages.
         keys: Of a checkpoint: the `names` that the source has, or paths of `objects`, as `tf.train.Checkpoint` of the
             Keras model has them; None takes those of the source.
@@ -57,7 +58,7 @@ class Options:
     to: str
     checkpoint: str | None = None
     tags: Sequence[str] | None = None
-    signature: str | None = None
+    signature: str | Sequence[str] | None = None
     inputs: Sequence[str] = ()
     outputs: Sequence[str] = ()
     map: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class Options:
     dtype: str | None = None
     verify: str | None = None
     style: str = "v2"
+    unfreeze: bool = False
     batch_norm: str = "keep"
     keys: str | None = None
     strip_attrs: bool = False
@@ -94,12 +96,21 @@ class Options:
             raise UsageError(
                 f"{', '.join(given)} choose or change a part of a graph, and {self.to} holds weights alone"
             )
+        if self.unfreeze and (self.to != "saved-model" or self.style != "v2"):
+            raise UsageError("--unfreeze makes variables of constants, in a saved-model of TensorFlow 2 (--style v2)")
         if self.optimizer == "keep" and self.to in GRAPH_FORMATS and self.to != "meta-graph":
             raise UsageError(f"a {self.to} is pruned to its outputs, which need nothing of an optimizer")
         if self.dtype and self.to not in ("safetensors", "npz", "checkpoint"):
             raise UsageError(f"--dtype casts weights formats (safetensors, npz, checkpoint), not {self.to}")
         if self.for_tf is not None:
             self._check_version(self.for_tf)
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """The signatures to take, as given."""
+        if self.signature is None:
+            return ()
+        return (self.signature,) if isinstance(self.signature, str) else tuple(self.signature)
 
     def _check_version(self, version: str) -> None:
         """Refuse a version of TensorFlow that graphs cannot be made for."""

@@ -105,13 +105,13 @@ def public_signatures(model: Model) -> dict[str, Signature]:
 
 
 def select(
-    model: Model, *, signature: str | None, inputs: Sequence[str], outputs: Sequence[str], every: bool
+    model: Model, *, signatures: Sequence[str] = (), inputs: Sequence[str], outputs: Sequence[str], every: bool
 ) -> Selection:
     """Choose what goes in and what comes out.
 
     Args:
         model: The model.
-        signature: The signature that the user named, or None.
+        signatures: The signatures that the user named, each a key or `NEW=OLD`.
         inputs: The tensors that the user named as inputs.
         outputs: The tensors that the user named as outputs.
         every: Whether all signatures are wanted where the user named none.
@@ -123,10 +123,11 @@ def select(
     if outputs:
         return _by_names(model, inputs, outputs)
     known = public_signatures(model)
-    if signature is not None:
-        if signature not in known:
-            raise NotFoundError.named("signature", signature, known)
-        return _by_signatures({signature: known[signature]})
+    if signatures:
+        chosen = _chosen(known, signatures)
+        if len(chosen) > 1 and not every:
+            raise UsageError("this format has room for one signature", hint="choose one with --signature")
+        return _by_signatures(chosen)
     if every and known:
         return _by_signatures(known)
     if DEFAULT_SIGNATURE in known:
@@ -140,6 +141,25 @@ def select(
         "nothing says what the outputs are: there is no signature",
         hint=f"name them with --outputs; likely ones: {', '.join(ranked) or 'none found'}; --list-outputs shows more",
     )
+
+
+def _chosen(known: Mapping[str, Signature], names: Sequence[str]) -> dict[str, Signature]:
+    """Return the signatures that a user named, by the keys that they shall have.
+
+    Raises:
+        NotFoundError: There is no such signature.
+        UsageError: Two would have one key.
+    """
+    chosen: dict[str, Signature] = {}
+    for name in names:
+        new, equals, old = (name, "", name) if name in known else name.partition("=")
+        old = old if equals else new
+        if old not in known:
+            raise NotFoundError.named("signature", old, known)
+        if not new or new in chosen:
+            raise UsageError(f"--signature {name}: " + (f"two would be called {new}" if new else "it needs a name"))
+        chosen[new] = known[old]
+    return chosen
 
 
 def _by_signatures(signatures: Mapping[str, Signature]) -> Selection:

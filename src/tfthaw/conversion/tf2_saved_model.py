@@ -38,12 +38,15 @@ from tfthaw.ir.structured_values import TensorSpec
 from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, variable_name
 from tfthaw.passes.add_saver import SavedVariable, add_saver
 from tfthaw.passes.asset_variables import resolve_asset_variables
+from tfthaw.passes.carriers import find_carriers
+from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.functions_from_graph import Call, Capture, MadeFunction, Taken, function_from_graph, needed_nodes
 from tfthaw.passes.prune import PLACEHOLDER_OPS, free_name, prune_library, without_lost_colocations
 from tfthaw.passes.resource_tables import to_resource_tables
 from tfthaw.passes.resource_variables import to_resource_variables
 from tfthaw.passes.tables import TABLE_OPS
-from tfthaw.restore.plan import Plan
+from tfthaw.passes.unfreeze import LEAST_ELEMENTS, unfreeze
+from tfthaw.restore.plan import Match, Plan
 from tfthaw.serde.handle_data import handle_data
 from tfthaw.serde.object_views import Objects
 from tfthaw.serde.trackable_object_graphs import trackable_object_graph_to_proto
@@ -114,16 +117,20 @@ class _Writing:
         self.sources: dict[TensorName, Node] = {}  # what is fed -> the node that gives it
         self.moved: dict[TensorName, TensorName] = {}
         self.fed: dict[TensorName, TensorName] = {}  # tensor of that graph -> the placeholder in the new one
+        self.unfrozen: dict[TensorName, TensorName] = {}
         self.placed: set[TensorName] = set()  # outputs that have a name in the new graph
         self.before = dict(prepared.fed)  # where tensors are in the graph that functions are made of
         assets = [TensorName.parse(asset.tensor) for asset in prepared.model.assets]
         self.fillers: Fillers = self._take_what_is_needed(assets)
         self.plan: Plan = plan_values(prepared)
+        if prepared.options.unfreeze:
+            self._unfreeze()
         require_plain_init(prepared, self.fillers, self.plan)
         self._turn_into_resources()
         self.index = GraphIndex(prepared.graph.nodes)
         self.definitions = Definitions(prepared.graph.functions, prepared.described)
         self.assets = [name.node for name in assets if name.node in self.index]
+        self.written = self._written_variables()
         self.captures = self._captures()
         self.taken = {*self.captures}
 
@@ -153,6 +160,22 @@ class _Writing:
             )
         return found
 
+    def _unfreeze(self) -> None:
+        """Make variables of large constants, as asked."""
+        prepared = self.prepared
+        tensors = [tensor for call in self.calls.values() for tensor in call.gives.values()]
+        unfrozen = unfreeze(prepared.graph, tensors)
+        prepared.graph = unfrozen.graph
+        self.unfrozen = unfrozen.reads
+        for name, tensor in unfrozen.values.items():
+            self.plan.matches[name] = Match(name, name, tensor, "constant", tensor)
+        constants = [tensor for node in unfrozen.graph.nodes if (tensor := node.tensor()) is not None]
+        small = [tensor for tensor in constants if tensor.dtype.is_float]
+        prepared.notes.append(
+            f"{len(unfrozen.values)} floating constants of {LEAST_ELEMENTS} elements or more are variables now; "
+            f"{len(small)} smaller ones stayed constants"
+        )
+
     def _turn_into_resources(self) -> None:
         """Turn references to variables and tables into resources, and let one node stand for each variable."""
         prepared = self.prepared
@@ -179,12 +202,18 @@ class _Writing:
         return found
 
     def _shape(self, node: Node) -> Shape:
-        """Return the shape of a variable; what its node leaves open its value says."""
+        """Return the shape of a variable; what its node leaves open its value says, unless that may change."""
         shape = node.shape() or Shape(None)
         match = self.plan.matches.get(node.name)
-        if shape.dims == () or shape.is_static or match is None:
+        if shape.is_static or match is None or node.name in self.written:
             return shape
         return Shape(match.tensor.shape)
+
+    def _written_variables(self) -> set[str]:
+        """Return the variables that something in the graph may write."""
+        found = find_carriers(self.index, set(self.index.nodes), FunctionUses(self.definitions))
+        uses = [*found.writes.values(), *found.calls.values(), *found.mixed.values()]
+        return {name for names in uses for name in names}
 
     def model(self) -> Tf2Model:
         """Return the model."""
@@ -212,6 +241,11 @@ class _Writing:
             dtypes = {result: entry.dtype for result, entry in signature.outputs.items()}
             calls[key] = Call("", takes, gives, dtypes)
         return calls
+
+    def _now(self, tensor: TensorName) -> TensorName:
+        """Return where a tensor is since variables are resources."""
+        tensor = self.unfrozen.get(tensor, tensor)
+        return self.moved.get(tensor, tensor)
 
     def _origin(self, entry: SignatureTensor) -> TensorName:
         name = TensorName.parse(entry.tensor)
@@ -254,7 +288,7 @@ class _Writing:
         wanted = self.calls[key]
         call = replace(
             wanted, name=self._function_name(f"signature_{_plain(key)}"),
-            gives={name: self.moved.get(tensor, tensor) for name, tensor in wanted.gives.items()},
+            gives={name: self._now(tensor) for name, tensor in wanted.gives.items()},
         )  # fmt: skip
         shapes = {name: entry.shape or Shape(None) for name, entry in signature.outputs.items()}
         made = self._function(call, shapes)

@@ -47,7 +47,8 @@ def trainability(variables: Iterable[Variable], plan: Plan, objects: Objects | N
     every = list(variables)
     names = [variable.name for variable in every]
     state = {*optimizer_keys(names), *slot_variables(names)}
-    guessed, frozen = [], []
+    guessed: list[str] = []
+    frozen: list[str] = []
     for variable in every:
         match = plan.matches.get(variable.node)
         told = known.get(match.key) if match is not None else None

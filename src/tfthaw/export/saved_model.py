@@ -93,7 +93,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _write_fingerprint(path: Path, message: Any) -> None:
-    """Write a fingerprint that tells models apart by its UUID; the hashes, which only TensorFlow makes, are left out."""
+    """Write a fingerprint that tells models apart by its UUID; hashes, which only TensorFlow makes, are left out."""
     fingerprint = proto.FingerprintDef(uuid=str(uuid.UUID(bytes=_digest(message)).int))
     fingerprint.version.producer = FINGERPRINT_VERSION
     path.write_bytes(proto.serialize(fingerprint))
