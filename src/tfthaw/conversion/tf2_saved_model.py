@@ -169,8 +169,8 @@ class _Writing:
         self.unfrozen = unfrozen.reads
         for name, tensor in unfrozen.values.items():
             self.plan.matches[name] = Match(name, name, tensor, "constant", tensor)
-        constants = [tensor for node in unfrozen.graph.nodes if (tensor := node.tensor()) is not None]
-        small = [tensor for tensor in constants if tensor.dtype.is_float]
+        constants = [node.tensor() for node in unfrozen.graph.nodes]
+        small = [value for value in constants if value is not None and value.dtype.is_float]
         prepared.notes.append(
             f"{len(unfrozen.values)} floating constants of {LEAST_ELEMENTS} elements or more are variables now; "
             f"{len(small)} smaller ones stayed constants"

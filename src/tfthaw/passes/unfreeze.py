@@ -68,10 +68,14 @@ def unfreeze(graph: Graph, outputs: Collection[TensorName] = ()) -> Unfrozen:
             }))  # fmt: skip
             nodes.append(Node(read, "ReadVariableOp", [node.name], "", {"dtype": value.dtype}))
             continue
-        inputs = [reads[tensor].as_input() if (tensor := TensorName.parse(text)) in reads else text
-                  for text in node.inputs]  # fmt: skip
+        inputs = [_input(text, reads) for text in node.inputs]
         nodes.append(node if inputs == node.inputs else replace(node, inputs=inputs))
     return Unfrozen(graph.with_nodes(nodes), values, {old: new for old, new in reads.items() if old in set(outputs)})
+
+
+def _input(text: str, reads: dict[TensorName, TensorName]) -> str:
+    read = reads.get(TensorName.parse(text))
+    return text if read is None else read.as_input()
 
 
 def _is_weight(tensor: Tensor) -> bool:
