@@ -219,6 +219,18 @@ class TestOptimizers:
         assert any("optimizer's state were left out" in note for note in result.notes)
         assert not any("optimizer" in name for name in weights_of(tmp_path / "new"))
 
+    @FLAVORS
+    def test_it_may_stay_out_on_the_way_through_safetensors(self, tmp_path, flavor):
+        keras = keras_models.load(flavor)
+        one = self.trained(keras, tmp_path)
+        convert(tmp_path / "model1.h5", tmp_path / "middle.safetensors", to="safetensors")
+        convert(tmp_path / "middle.safetensors", tmp_path / "new.h5", to="keras-h5")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            other = keras.models.load_model(tmp_path / "new.h5")
+        for value, expected in zip(other.get_weights(), one.get_weights(), strict=True):
+            np.testing.assert_array_equal(value, expected)
+
     def test_a_legacy_file_says_that_it_is_left_out(self, tmp_path):
         self.trained(keras_models.load("keras"), tmp_path)
         result = convert(tmp_path / "model1.keras", tmp_path / "new.h5", to="keras-h5")

@@ -126,7 +126,7 @@ def _with_values(artifact: Artifact, options: Options, notes: list[str]) -> Kera
         raise UsageError("Keras models have no moving averages of their variables that --ema could mean")
     source = read_keras_source(artifact)
     if options.checkpoint is None:
-        return _renamed(source, options)
+        return _without_dropped(_renamed(source, options))
     values = read_keras_source(open_artifact(options.checkpoint))
     assignment = _assignment(source, values, options)
     if options.optimizer == "keep":
