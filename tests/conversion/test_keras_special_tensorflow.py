@@ -227,7 +227,8 @@ class TestOptimizers:
         convert(tmp_path / "middle.safetensors", tmp_path / "new.h5", to="keras-h5")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            other = keras.models.load_model(tmp_path / "new.h5")
+            other = keras.models.load_model(tmp_path / "new.h5", compile=False)  # Keras 3 finds no loss by "mse"
+        assert not any("optimizer" in name for name in weights_of(tmp_path / "new.h5"))
         for value, expected in zip(other.get_weights(), one.get_weights(), strict=True):
             np.testing.assert_array_equal(value, expected)
 
