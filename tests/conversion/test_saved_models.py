@@ -164,7 +164,7 @@ def test_parts_of_variables_are_saved_as_parts(tf, tmp_path, use_resource, to):
         )
 
     original = Original(tf, tmp_path, build)
-    convert(original.prefix, tmp_path / "new", to=to, outputs=["out"], verify="weights")
+    convert(original.prefix, tmp_path / "new", to=to, outputs=["out"], style="v1", verify="weights")
 
     checkpoint = tmp_path / ("new/variables/variables" if to == "saved-model" else "new")
     assert tf.train.load_checkpoint(str(checkpoint)).get_variable_to_shape_map() == {"w": [5, 4]}

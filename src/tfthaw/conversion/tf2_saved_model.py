@@ -36,7 +36,7 @@ from tfthaw.ir.nodes import Node
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature, SignatureTensor
 from tfthaw.ir.structured_values import TensorSpec
 from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, variable_name
-from tfthaw.passes.add_saver import SavedVariable, add_saver
+from tfthaw.passes.add_saver import SavedVariable, WithSaver, add_saver
 from tfthaw.passes.asset_variables import resolve_asset_variables
 from tfthaw.passes.carriers import find_carriers
 from tfthaw.passes.function_uses import FunctionUses
@@ -48,6 +48,7 @@ from tfthaw.passes.tables import TABLE_OPS
 from tfthaw.passes.unfreeze import LEAST_ELEMENTS, unfreeze
 from tfthaw.restore.plan import Match, Plan
 from tfthaw.serde.handle_data import handle_data
+from tfthaw.serde.meta_graphs import variable_def
 from tfthaw.serde.object_views import Objects
 from tfthaw.serde.trackable_object_graphs import trackable_object_graph_to_proto
 from tfthaw.tensors import ArrayTensor, Tensor
@@ -427,7 +428,7 @@ class _Writing:
         model = replace(
             prepared.model, graph=added.graph, saver=added.saver, assets=assets, object_graph=built.graph,
             signatures={**parts.signatures, INIT_OP_SIGNATURE: init_signature},
-            collections={"saved_model_main_op": Collection("node", [init])},
+            collections=_collections(built, added, init),
             tags=prepared.model.tags or ("serve",),
         )  # fmt: skip
         values = {built.keys[node]: self.plan.matches[node].tensor for node in built.keys}
@@ -440,6 +441,24 @@ class _Writing:
             attrs["shape"] = self._shape(node)
         inputs = [text for text in node.inputs if not text.startswith("^")]
         return replace(node, attrs=attrs, inputs=inputs)
+
+
+def _collections(built: BuiltObjects, added: WithSaver, init: str) -> dict[str, Collection]:
+    """Return what sessions find by collections: the init op and the variables."""
+    every, trainable = [], []
+    for node, variable in built.variables.items():
+        data = variable_def(
+            node, initializer=added.assigns[node], snapshot=added.snapshots[node], is_resource=True,
+            trainable=variable.trainable,
+        )  # fmt: skip
+        every.append(data)
+        trainable += [data] if variable.trainable else []
+    found = {"saved_model_main_op": Collection("node", [init])}
+    if every:
+        found["variables"] = Collection("bytes", every)
+    if trainable:
+        found["trainable_variables"] = Collection("bytes", trainable)
+    return found
 
 
 def _with_one_handle_each(graph: Graph) -> Graph:

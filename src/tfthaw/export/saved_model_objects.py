@@ -128,11 +128,13 @@ class BuiltObjects:
         graph: The object graph of the SavedModel.
         stored: The object graph of its checkpoint.
         keys: variable's node -> its checkpoint key.
+        variables: variable's node -> the variable.
     """
 
     graph: ObjectGraph
     stored: TrackableObjectGraph
     keys: dict[str, str]
+    variables: dict[str, NewVariable]
 
 
 def build_objects(new: NewObjects) -> BuiltObjects:
@@ -161,7 +163,8 @@ def build_objects(new: NewObjects) -> BuiltObjects:
                                ("_destroy_resource", table.destroy)):  # fmt: skip
             building.add(FunctionObject([function], _spec(())), owner, name)
     building.add_signatures(new)
-    return BuiltObjects(building.object_graph(new.functions), building.stored(new.variables, keys), keys)
+    known = {variable.node: variable for variable in new.variables}
+    return BuiltObjects(building.object_graph(new.functions), building.stored(new.variables, keys), keys, known)
 
 
 class _Building:
