@@ -66,6 +66,19 @@ def test_list_arguments_are_as_many_tensors_as_the_caller_says():
     assert body.nodes[3].inputs == ["x_0", "x_2"]
 
 
+def test_a_list_that_is_taken_whole_is_all_its_tensors():
+    pair = AttrList("type", [FLOAT, FLOAT])
+    nodes = [node("i", "IdentityN", "x", T=pair), node("sum", "AddN", "i:output", N=2)]
+    given = function("f", {}, nodes, {})
+    given.arguments, given.results = [Argument("x", type_list_attr="Ts")], [Argument("r", type_list_attr="Ts")]
+    given.returns = {"r": "i:output"}
+    given.signature = b"\x22\x04\x0a\x02Ts"
+    body = opened(given, {"Ts": pair})
+
+    assert [each.inputs for each in body.nodes[2:]] == [["x_0", "x_1"], ["i", "i:1"]]
+    assert body.returns == [TensorName("i", 0), TensorName("i", 1)]
+
+
 def test_attrs_of_the_caller_reach_into_functions_and_lists():
     inner = FunctionName("g", {"T": AttrPlaceholder("T")})
     attrs = {"T": AttrPlaceholder("T"), "f": inner, "fs": AttrList("func", [inner]), "other": 1}

@@ -5,7 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 
-from graphs import FLOAT, Unchanged, by_name, call, constant, function, handle, library, node, placeholder, read
+from graphs import (
+    FLOAT,
+    Unchanged,
+    by_name,
+    call,
+    constant,
+    function,
+    handle,
+    library,
+    node,
+    placeholder,
+    read,
+    variable,
+)
 from tfthaw.dtypes import DType
 from tfthaw.errors import LimitError, StructureError, UnsupportedError
 from tfthaw.ir.arguments import Argument
@@ -112,11 +125,13 @@ def test_the_value_of_a_call_with_side_effects_waits_for_them():
     assert inputs(found)["f"] == ["f/twice", "^f/assign"]
 
 
-def test_a_function_that_names_no_controls_waits_for_all_its_side_effects():
+def test_side_effects_that_a_function_does_not_list_run_when_a_node_is_named_after_it():
+    """As TensorFlow runs them: a PartitionedCall prunes them away."""
     old = dataclasses.replace(WRITE, control_returns={})
-    found = inlined([handle("w"), placeholder("x"), call("f", "write", "w", "x")], old)
+    nodes = [handle("w"), placeholder("x"), node("f", "write", "w", "x", T=None)]
 
-    assert inputs(found)["f"] == ["^f/assign"]
+    assert inputs(inlined(nodes, old))["f"] == ["^f/assign"]
+    assert inputs(inlined([*nodes[:2], call("f", "write", "w", "x")], old))["f"] == []
 
 
 def test_several_things_that_a_call_waits_for_meet_in_one_node():
@@ -158,7 +173,27 @@ def test_a_constant_of_a_call_in_a_loop_is_in_the_loop():
     )  # fmt: skip
     found = inlined([placeholder("x"), node("enter", "Enter", "x", frame_name=b"f"), call("f", "plus", "enter")], plus)
 
-    assert inputs(found)["f/one"] == ["^enter"]
+    assert inputs(found)["f/one"] == ["^f/input_0"]
+    assert inputs(found)["f/input_0"] == ["enter"]
+
+
+def test_a_call_in_a_cond_runs_only_where_its_inputs_are():
+    seven = function("seven", {"a": FLOAT}, [constant("c", 7.0)], {"r": ("c:output:0", FLOAT)})
+    switch = node("s", "Switch", "x", "p")
+    found = inputs(
+        inlined([placeholder("x"), placeholder("p", (), DType.bool), switch, call("f", "seven", "s:1")], seven)
+    )
+
+    assert (found["f/input_0"], found["f/c"]) == (["s:1"], ["^f/input_0"])
+    assert found["f"] == ["f/c", "^f/input_0"]
+
+
+def test_a_reference_is_read_when_the_call_runs():
+    assign = node("assign", "Assign", "r", "x")
+    nodes = [variable("r"), placeholder("x"), assign, call("f", "double", "r", "^assign")]
+    found = inputs(inlined(nodes, DOUBLE))
+
+    assert (found["f/input_0"], found["f/two"]) == (["r", "^assign"], ["f/input_0", "f/input_0"])
 
 
 def test_calls_in_branches_are_inlined_there():

@@ -26,6 +26,7 @@ from tfthaw.passes.clear_devices import clear_devices
 from tfthaw.passes.inline_functions import inline_functions
 from tfthaw.passes.prune import prune, prune_library, require_tensors
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
+from tfthaw.passes.shared_handles import merge_shared_handles
 from tfthaw.passes.tables import fill_tables, fillers, refuse_mutable_tables
 from tfthaw.passes.vocabularies import embed_vocabularies, file_names
 from tfthaw.restore.object_keys import keys_by_node
@@ -86,7 +87,10 @@ class Prepared:
 
     def where(self, name: TensorName) -> TensorName:
         """Return where a tensor of the source is now."""
-        return self.fed.get(name, name)
+        moved = self.fed.get(name, name)
+        while moved != name:  # out of a call, and then to the placeholder that stands for it
+            name, moved = moved, self.fed.get(moved, moved)
+        return name
 
     def names(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return what the user calls each input and output -> its tensor now."""
@@ -108,7 +112,10 @@ def prepare(model: Model, options: Options, *, path: str, stored: TrackableObjec
     Raises:
         TfthawError: As `select`, `set_placeholders`, `prune` and `fill_tables` do.
     """
+    merged = merge_shared_handles(model.graph)
+    model = replace(model, graph=merged.graph)
     values, notes = choose_averages(model.values, options.ema)
+    notes += [f"{name} is the variable that {other} is: they share one name" for name, other in merged.merged.items()]
     every = options.to in ("saved-model", "meta-graph")
     selection = select(
         model, signatures=options.signatures, inputs=options.inputs, outputs=options.outputs, every=every
@@ -160,7 +167,7 @@ def _take_what_is_needed(prepared: Prepared) -> None:
         refuse_mutable_tables(index, reached)
     elif fillers(index, reached):
         _fill_tables(prepared, wanted)
-    feeds = selection.feeds if to == "frozen-graph" else []
+    feeds = [prepared.where(name) for name in selection.feeds] if to == "frozen-graph" else []
     dtypes = {
         name: dtype
         for name in feeds
@@ -183,12 +190,14 @@ def _inline(prepared: Prepared, wanted: list[TensorName]) -> list[TensorName]:
     """Inline what the outputs and the init ops call; return where the wanted tensors are now."""
     init = init_ops(prepared.model)
     index = GraphIndex(prepared.graph.nodes)
-    reached = index.reach([*(name.node for name in wanted), *init])
+    feeds = prepared.selection.feeds
+    reached = index.reach([*(name.node for name in (*wanted, *feeds)), *init])
     taken = [node for node in prepared.graph.nodes if node.name in reached]
     graph = prune_library(prepared.graph.with_nodes(taken), keep_registered=False)
     require_consistent(graph)
-    inlined = inline_functions(graph, prepared.definitions, keep=init)
-    prepared.graph = inlined.graph
+    waited = [*init, *(name.node for name in (*wanted, *feeds))]
+    inlined = inline_functions(graph, prepared.definitions, keep=waited)
+    prepared.graph = merge_shared_handles(inlined.graph).graph
     prepared.fed |= inlined.moved
     return [prepared.where(name) for name in wanted]
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tfthaw.errors import StructureError, UnsupportedError
+from tfthaw.ir.arguments import Argument
 from tfthaw.ir.attrs import Attr, AttrList, AttrPlaceholder, FunctionName
 from tfthaw.ir.definitions import Definitions, Span, dtypes_of, spans
 from tfthaw.ir.functions import Function
@@ -68,7 +69,7 @@ def open_body(function: Function, definitions: Definitions, attrs: Mapping[str, 
     for span in arguments:
         opening.take(span, dtypes)
     nodes = [*opening.taken, *map(opening.node, function.nodes)]
-    returns = [opening.tensor(text) for result in function.results for text in opening.returned(result.name)]
+    returns = [tensor for result in function.results for tensor in opening.returned(result)]
     opening.refuse_unknown()
     names = [node.name for node in opening.taken]
     return Body(function.name, nodes, names, returns, dict(function.control_returns))
@@ -86,11 +87,13 @@ class _Opening:
         self.tensors: dict[str, TensorName] = {}
         self.is_generic = bool(function.signature)  # attrs that callers give are listed there
         self._spans: dict[str, dict[str, Span] | None] = {}
+        self._counts: dict[str, int] = {}
         self.dangling: list[str] = []
         self.undescribed: set[str] = set()
 
     def take(self, span: Span, dtypes: Sequence[object]) -> None:
         """Add the `_Arg` nodes of one argument."""
+        self._counts[span.name] = span.count
         for position in range(span.count):
             name = span.name if span.count == 1 else f"{span.name}_{position}"
             while name in self.own:
@@ -103,28 +106,38 @@ class _Opening:
 
     def node(self, node: Node) -> Node:
         """Return a node of the function in a graph's spelling, with the attrs that the caller gives."""
-        inputs = [self._input(text) for text in node.inputs]
+        inputs = [spelled for text in node.inputs for spelled in self._inputs(text)]
         attrs = bound_attrs(node.attrs, self.attrs, where=self.function.name) if self.is_generic else node.attrs
         return Node(node.name, node.op, inputs, node.device, attrs, node.opaque)
 
-    def _input(self, text: str) -> str:
+    def _inputs(self, text: str) -> list[str]:
+        """Return the inputs that one of a function's stands for: without an index it is all tensors of that name."""
         if text.startswith("^"):
             found = self.tensors.get(text[1:])
-            return text if found is None or text[1:] in self.own else f"^{found.node}"
-        return self.tensor(text).as_input()
+            return [text if found is None or text[1:] in self.own else f"^{found.node}"]
+        return [tensor.as_input() for tensor in self._all(text)]
 
-    def returned(self, result: str) -> list[str]:
-        """Return the spellings of the tensors that one result stands for."""
-        text = self.function.returns.get(result)
+    def _all(self, text: str) -> list[TensorName]:
+        """Return every tensor that a spelling names."""
+        parts = text.split(":")
+        count = self._counts.get(text, 1)
+        if len(parts) == 2 and text not in self.tensors and parts[0] in self.own:
+            span = (self._outputs(parts[0]) or {}).get(parts[1])
+            count = 1 if span is None else span.count
+            text = f"{text}:0" if count == 1 else text
+        return [self.tensor(text if count == 1 else f"{text}:{position}") for position in range(count)]
+
+    def returned(self, result: Argument) -> list[TensorName]:
+        """Return the tensors that one result stands for."""
+        text = self.function.returns.get(result.name)
         if text is None:
-            self.dangling.append(f"result {result!r} is given by nothing")
+            self.dangling.append(f"result {result.name!r} is given by nothing")
             return []
-        definition = next(item for item in self.function.results if item.name == result)
-        counts = spans([definition], self.attrs)
-        count = counts[0].count if counts else 1
-        if definition.type_list_attr is None and definition.number_attr is None:
-            return [text]
-        return [f"{text}:{position}" for position in range(count)]
+        found = self._all(text)
+        expected = spans([result], self.attrs)
+        if expected is not None and expected[0].count != len(found):
+            self.dangling.append(f"result {result.name!r} is {expected[0].count} tensors, {text!r} is {len(found)}")
+        return found
 
     def tensor(self, text: str) -> TensorName:
         """Return the tensor that a spelling names."""

@@ -21,8 +21,8 @@ from tfthaw.ir.graph import GraphIndex
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.limits import DEFAULT_LIMITS
+from tfthaw.passes.called_functions import called_function
 from tfthaw.passes.carriers import HandedIn, find_carriers
-from tfthaw.passes.inline_functions import called_function
 
 IF_OPS = frozenset({"If", "StatelessIf"})
 CASE_OPS = frozenset({"Case", "StatelessCase"})

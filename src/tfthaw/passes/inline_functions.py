@@ -15,34 +15,28 @@ Source: inline_function_utils.cc and function.proto of TensorFlow (what a call w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from tfthaw.dtypes import DType
-from tfthaw.errors import LimitError, StructureError, UnsupportedError
-from tfthaw.ir.attrs import Attr, AttrList, FunctionName
-from tfthaw.ir.definitions import Definitions, dtypes_of
-from tfthaw.ir.function_bodies import ARGUMENT_OP, Body, close_body, open_body
+from tfthaw.errors import LimitError, StructureError
+from tfthaw.ir.attrs import Attr, AttrList
+from tfthaw.ir.definitions import Definitions
+from tfthaw.ir.function_bodies import ARGUMENT_OP, close_body, open_body
 from tfthaw.ir.functions import Function
 from tfthaw.ir.graph import Graph, TensorName
 from tfthaw.ir.nodes import Node
 from tfthaw.limits import DEFAULT_LIMITS, Limits
-from tfthaw.passes.carriers import HANDLE_READS
+from tfthaw.passes.called_functions import CalledFunctions, Callee, called_function
 from tfthaw.passes.prune import free_name, prune_library
 from tfthaw.tensors import Tensor
 
-CALL_OPS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _BRANCHES = {
     "If": ("then_branch", "else_branch"), "StatelessIf": ("then_branch", "else_branch"),
     "Case": ("branches",), "StatelessCase": ("branches",),
 }  # fmt: skip
-_SETTLED = frozenset({"Const", "Identity"})
 _IDENTITIES = 100  # as many as may stand between a constant and the choice that it is
 _FRAMES = frozenset({"Enter", "RefEnter", "Switch", "RefSwitch"})
-_PURE = frozenset({"VarHandleOp", "HashTableV2", "Placeholder", ARGUMENT_OP})
-"""Ops that count as stateful, and of which it does not matter when they run."""
-_NO_EFFECT = HANDLE_READS | _PURE
-"""Ops that nobody misses when nothing takes what they give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,107 +89,14 @@ def inline_functions(
     )  # fmt: skip
 
 
-def called_function(node: Node, definitions: Definitions) -> FunctionName | None:
-    """Return the function that a node calls, with the attrs that it gives; None for a node that is no call."""
-    if node.op in definitions.functions:
-        return FunctionName(node.op, node.attrs)
-    if node.op in CALL_OPS:
-        target = node.attrs.get("f")
-        if isinstance(target, FunctionName):
-            return target
-    return None
-
-
-@dataclass(slots=True)
-class _Callee:
-    """What is known of a function before it is put anywhere.
-
-    Attributes:
-        body: Its body.
-        dtypes: The element types of what it gives.
-        controls: The nodes that have run when a call has.
-        waited: Nodes that others in the body wait for.
-        has_effect: Whether something in it does more than to compute a value.
-    """
-
-    body: Body
-    dtypes: list[DType]
-    controls: list[str]
-    waited: set[str]
-    has_effect: bool
-
-
-@dataclass
-class _State:
+class _State(CalledFunctions):
     """What the inlining of all graphs shares."""
 
-    definitions: Definitions
-    limits: Limits
-    calls: Counter[str] = field(default_factory=Counter)
-    made: int = 0
-    _callees: dict[str, _Callee] = field(default_factory=dict)
-    _effects: dict[tuple[str, frozenset[str]], bool] = field(default_factory=dict)
-
-    def callee(self, called: FunctionName, node: Node) -> _Callee:
-        """Return what is known of the function that a node calls."""
-        function = self.definitions.functions.get(called.name)
-        if function is None:
-            raise StructureError(f"it calls {called.name!r}, which is not in the library", where=f"node {node.name!r}")
-        if function.signature:  # made for several types: each call may mean another
-            return self._described(function, called.attrs)
-        if function.name not in self._callees:
-            self._callees[function.name] = self._described(function, {})
-        return self._callees[function.name]
-
-    def _described(self, function: Function, attrs: Mapping[str, Attr]) -> _Callee:
-        body = open_body(function, self.definitions, attrs)
-        waited = {text[1:] for node in body.nodes for text in node.inputs if text[:1] == "^"}
-        controls = list(dict.fromkeys(body.controls.values())) or [
-            node.name for node in body.nodes if node.op != ARGUMENT_OP and self.may_wait(node)
-        ]
-        gradients = [node.name for node in body.nodes if node.op == "SymbolicGradient"]
-        if gradients:
-            raise UnsupportedError(
-                "it computes gradients of a function symbolically, which only TensorFlow's runtime can",
-                where=f"function {function.name!r}", problems=gradients,
-                hint="choose outputs that need no gradients",
-            )  # fmt: skip
-        dtypes = dtypes_of(function.results, attrs)
-        if dtypes is None or len(dtypes) != len(body.returns):
-            raise StructureError("nothing says the types of what it gives", where=f"function {function.name!r}")
-        return _Callee(body, dtypes, controls, waited.union(controls), self.has_effect(function.name))
-
-    def may_wait(self, node: Node) -> bool:
-        """Whether it matters when a node runs: it, or a function that it names, reads or writes something."""
-        called = [node.op] if node.op in self.definitions.functions else node.called()
-        if not called:
-            return self.definitions.is_stateful(node)
-        return any(self._has(name, _PURE) for name in called)
-
-    def has_effect(self, name: str) -> bool:
-        """Whether a call of a function does more than to compute values."""
-        return self._has(name, _NO_EFFECT)
-
-    def _has(self, name: str, ignored: frozenset[str]) -> bool:
-        """Whether a function, or one that it names, has stateful nodes of other ops than those that are ignored."""
-        if (name, ignored) in self._effects:
-            return self._effects[name, ignored]
-        inside: set[str] = set()
-        waiting = [name]
-        found = False
-        while waiting and not found:
-            function = self.definitions.functions.get(waiting.pop())
-            if function is None or function.name in inside:
-                continue
-            inside.add(function.name)
-            for node in function.nodes:
-                called = [node.op] if node.op in self.definitions.functions else node.called()
-                waiting += called
-                found = found or (not called and node.op not in ignored and self.definitions.is_stateful(node))
-        if not found:
-            self._effects.update({(each, ignored): False for each in inside})
-        self._effects[name, ignored] = found
-        return found
+    def __init__(self, definitions: Definitions, limits: Limits) -> None:
+        super().__init__(definitions)
+        self.limits = limits
+        self.calls: Counter[str] = Counter()
+        self.made = 0
 
     def count(self, added: int) -> None:
         """Count nodes that came out.
@@ -239,7 +140,7 @@ class _Inlining:
         self.has_frames = any(node.op in _FRAMES for node in self.source)
         self.nodes: list[Node] = []
         self.moved: dict[str, list[TensorName]] = {}
-        self.known = {node.name: node for node in self.source if node.op in _SETTLED}
+        self.known = {node.name: node for node in self.source}
 
     def run(self) -> list[Node]:
         """Return the nodes without calls."""
@@ -256,7 +157,7 @@ class _Inlining:
             inner = self._expanded(node, self.state.callee(called, node), is_main=is_main)
             self.state.count(1)
             pending += [(each, False) for each in reversed(inner)]
-            self.known.update((each.name, each) for each in inner if each.op in _SETTLED)
+            self.known.update((each.name, each) for each in inner)
         emitted = {node.name for node in self.nodes}
         return [self._rewired(node, emitted) for node in self.nodes]
 
@@ -282,23 +183,32 @@ class _Inlining:
         if choice is None or choice.size != 1 or choice.dtype is DType.string:
             return node
         number = choice.numpy().reshape(-1)[0]
-        branches = [node.attrs.get(name) for name in attrs]
-        if isinstance(branches[0], AttrList):
-            branches = list(branches[0].items)
-            taken = int(number) if 0 <= number < len(branches) else len(branches) - 1
+        first = node.attrs.get(attrs[0])
+        if isinstance(first, AttrList):
+            branch = first.items[int(number) if 0 <= number < len(first.items) else -1] if first.items else None
         else:
-            taken = 0 if number else 1
-        return replace(node, op="StatefulPartitionedCall", inputs=node.inputs[1:], attrs={"f": branches[taken]})
+            branch = node.attrs.get(attrs[0 if number else 1])
+        if branch is None:
+            return node
+        return replace(node, op="StatefulPartitionedCall", inputs=node.inputs[1:], attrs={"f": branch})
 
     def _constant(self, text: str) -> Tensor | None:
         """Return the value of a tensor that is a constant, behind identities, or None."""
         tensor = self.resolved(TensorName.parse(text))
         for _ in range(_IDENTITIES):
             node = self.known.get(tensor.node)
-            if node is None or node.op == "Const":
-                return node.tensor() if node is not None else None
-            tensor = self.resolved(TensorName.parse(node.inputs[0]))
+            if node is not None and node.op == "Identity" and node.inputs:
+                tensor = self.resolved(TensorName.parse(node.inputs[0]))
+                continue
+            return node.tensor() if node is not None and node.op == "Const" else None
         return None
+
+    def is_reference(self, text: str) -> bool:
+        """Whether a tensor is a reference: what reads it sees the value of that moment."""
+        tensor = self.resolved(TensorName.parse(text))
+        node = self.known.get(tensor.node)
+        found = self.state.definitions.find(node.op) if node is not None else None
+        return found is not None and any(output.is_ref for output in found.outputs)
 
     def _rewired(self, node: Node, emitted: set[str]) -> Node:
         """Return a node with its inputs taken from where they are now."""
@@ -317,7 +227,7 @@ class _Inlining:
                 inputs.append(f"^{self.resolved(TensorName(name.node, 0)).node}")
         return replace(node, inputs=_unique_controls(inputs))
 
-    def _expanded(self, call: Node, callee: _Callee, *, is_main: bool) -> list[Node]:
+    def _expanded(self, call: Node, callee: Callee, *, is_main: bool) -> list[Node]:
         """Note where the outputs of a call are now, and return the nodes of its body, which may be calls."""
         body = callee.body
         data = [text for text in call.inputs if text[:1] != "^"]
@@ -337,47 +247,76 @@ class _Inlining:
         self._give(call, callee, place, is_main=is_main)
         return [*place.gate, *inner]
 
-    def _give(self, call: Node, callee: _Callee, place: _Place, *, is_main: bool) -> None:
+    def _give(self, call: Node, callee: Callee, place: _Place, *, is_main: bool) -> None:
         """Put nodes where others find the outputs of a call, and its end, where such nodes are needed."""
         returns = [place.tensor(tensor) for tensor in callee.body.returns]
         waited = call.name in self.waited
-        controls = [f"^{place.names[name]}" for name in callee.controls] if waited or callee.has_effect else []
-        if returns and (is_main or callee.has_effect or waited):
+        listed = callee.controls(call)
+        controls = [f"^{place.names[name]}" for name in listed] if waited or (listed and callee.has_effect) else []
+        if returns and (is_main or controls or waited or place.start):
             names = [call.name]
             for position in range(1, len(returns)):
                 names.append(free_name(self.taken, f"{call.name}_{position}"))
                 self.taken.add(names[-1])
             for name, tensor, dtype in zip(names, returns, callee.dtypes, strict=True):
-                inputs = [tensor.as_input(), *controls]
+                inputs = _unique_controls([tensor.as_input(), *controls, *place.start])
                 self.nodes.append(Node(name, "Identity", inputs, call.device, {"T": dtype.base}))
             self.moved[call.name] = [TensorName(name, 0) for name in names]
             return
         if waited or (is_main and not returns):
-            self.nodes.append(Node(call.name, "NoOp", controls or _controls(call), call.device))
+            inputs = _unique_controls([*controls, *place.start]) or _controls(call)
+            self.nodes.append(Node(call.name, "NoOp", inputs, call.device))
         self.moved[call.name] = returns
 
 
 class _Place:
     """Where the body of one call goes."""
 
-    def __init__(self, graph: _Inlining, call: Node, callee: _Callee, names: dict[str, str], data: list[str]) -> None:
+    def __init__(self, graph: _Inlining, call: Node, callee: Callee, names: dict[str, str], data: list[str]) -> None:
         self.graph = graph
         self.call = call
-        self.callee = callee
         self.names = names
         self.arguments = set(callee.body.arguments)
         self.gate: list[Node] = []
         graph.has_frames = graph.has_frames or any(node.op in _FRAMES for node in callee.body.nodes)
-        # in a loop or a cond of v1, a node without inputs would be outside of it
-        self._first = [f"^{TensorName.parse(text).node}" for text in data[:1]] if graph.has_frames else []
-        self._before = self._gated(_controls(call))
+        self._take_inputs(callee, data)
+        controls = _controls(call)
+        self.start: list[str] = []
+        if graph.has_frames:
+            # in a loop or a cond of v1, the call runs where all of its inputs are, and not where one is dead
+            self.start = self._gated([*(f"^{node.name}" for node in self.gate), *controls])
+        self._before = self.start or self._gated(controls)
+
+    def _take_inputs(self, callee: Callee, data: list[str]) -> None:
+        """Put identities before the body where it must not take the inputs themselves.
+
+        A reference is read when the call runs. In a loop or a cond of v1 a control input from what gives the input
+        would not say in which branch the call is.
+        """
+        arguments = [node for node in callee.body.nodes if node.op == ARGUMENT_OP]
+        for position, (text, argument) in enumerate(zip(data, arguments, strict=True)):
+            is_reference = self.graph.is_reference(text)
+            if not is_reference and not self.graph.has_frames:
+                continue
+            name = self._free(f"input_{position}")
+            others = [f"^{TensorName.parse(other).node}" for other in data if other != text] if is_reference else []
+            inputs = _unique_controls([text, *(_controls(self.call) + others if is_reference else [])])
+            dtype = argument.attrs["T"]
+            attrs: dict[str, Attr] = {"T": dtype.base if isinstance(dtype, DType) else dtype}
+            self.gate.append(Node(name, "Identity", inputs, self.call.device, attrs))
+            self.names[argument.name] = name
+
+    def _free(self, wanted: str) -> str:
+        name = free_name(self.graph.taken, f"{self.call.name}/{wanted}")
+        self.graph.taken.add(name)
+        return name
 
     def _gated(self, controls: list[str]) -> list[str]:
+        """Return one control input that stands for several."""
         if len(controls) < 2:
             return controls
-        name = free_name(self.graph.taken, f"{self.call.name}/start")
-        self.graph.taken.add(name)
-        self.gate.append(Node(name, "NoOp", controls, self.call.device))
+        name = self._free("start")
+        self.gate.append(Node(name, "NoOp", list(dict.fromkeys(controls)), self.call.device))
         return [f"^{name}"]
 
     def tensor(self, tensor: TensorName) -> TensorName:
@@ -397,8 +336,9 @@ class _Place:
                 inputs.append(f"^{TensorName.parse(self.names[name.node]).node}")
             else:
                 inputs.append(f"^{self.names[name.node]}")
-        if self.graph.state.may_wait(node) or (self.graph.has_frames and not inputs):
-            inputs += self._before or ([] if inputs else self._first)
+        has_data = any(text[:1] != "^" for text in inputs)
+        if self.graph.state.may_wait(node) or (self.graph.has_frames and not has_data):
+            inputs += self._before
         attrs = dict(node.attrs) if node.attrs.keys() & {"_class", "frame_name"} else node.attrs
         if isinstance(attrs, dict):
             self._rename(attrs, node.op)
