@@ -11,7 +11,7 @@ that ask for either get a place nearby:
     variables           variables_1          the root's list of all variables
     dense/_kernel       dense / v_kernel     attributes that begin with an underscore are TensorFlow's own
 
-Places depend on the names alone. They become checkpoint keys, so they never change for the same names.
+Places depend on the names and their order alone. They become checkpoint keys, so they never change for the same names.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class _Places:
 
     def __init__(self, wanted: Iterable[Place]) -> None:
         self.variables = set(wanted)
-        self.folders = {path[:length] for path in self.variables for length in range(1, len(path))}
         self.given: set[Place] = set()
+        staying = [path for path in self.variables if self._outside_variables(path) == path]
+        self.folders = {path[:length] for path in staying for length in range(1, len(path))}
 
     def place(self, path: Place) -> Place:
         """Return the place for a path, and take it."""

@@ -18,7 +18,7 @@ Source: graph_to_functiondef.cc and function.cc of TensorFlow.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -159,6 +159,7 @@ class _Making:
         self.captures = captures
         self.definitions = definitions
         self.inside, self.captured = needed_nodes(index, call, captures)
+        self.own = frozenset(self.inside)
         self.taken = set(self.inside)
         self.arguments: list[Node] = []
         self.moved: dict[TensorName, str] = {}
@@ -204,7 +205,7 @@ class _Making:
             name = TensorName.parse(text)
             if name in self.moved:
                 inputs.append(self.moved[name])
-            elif not name.is_control or name.node in self.taken:  # arguments are there when the body begins
+            elif not name.is_control or name.node in self.own:  # arguments are there when the body begins
                 inputs.append(text)
         return node if inputs == node.inputs else replace(node, inputs=inputs)
 
@@ -261,8 +262,3 @@ def _argument_attrs(name: str, shape: Shape | None) -> dict[str, Attr]:
     if shape is not None:
         attrs["_output_shapes"] = AttrList("shape", [Shape(shape.dims)])
     return attrs
-
-
-def merged_library(functions: Iterable[Function], made: Iterable[MadeFunction]) -> list[Function]:
-    """Return a library with the functions that were made behind those that were there."""
-    return [*functions, *(item.function for item in made)]
