@@ -15,10 +15,9 @@ from dataclasses import dataclass, field, replace
 
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.attrs import Attr
-from tfthaw.ir.definitions import Definition, Definitions
+from tfthaw.ir.definitions import Definition, Definitions, spans
 from tfthaw.ir.functions import Function
 from tfthaw.ir.graph import Graph, TensorName, Versions
-from tfthaw.ir.node_validation import attr_problems
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.op_history import graph_version_of, minor_of, op_history, versions
 from tfthaw.ir.readability import Obstacle, read_node
@@ -180,7 +179,7 @@ class _Fitting:
         if not outcome.obstacles:
             return outcome
         rule = RULES.get(node.op)
-        if rule is None or any(attr_problems(node)) or not self._is_complete(node):
+        if rule is None or not self._is_complete(node):
             outcome.why = NO_EQUIVALENT.get(node.op, "")
             return outcome
         replacement = rule(node, scope)
@@ -199,13 +198,16 @@ class _Fitting:
         )
 
     def _is_complete(self, node: Node) -> bool:
-        """Whether a node has the inputs that its op takes today."""
-        definition = self.definitions.find(node.op)
-        data = [text for text in node.inputs if text[:1] != "^"]
-        plain = definition is not None and not any(
-            argument.number_attr or argument.type_list_attr for argument in definition.inputs
-        )
-        return definition is not None and (not plain or len(data) == len(definition.inputs))
+        """Whether a node has the inputs and attrs that its op asks for, so that a rule may take them for granted."""
+        history = op_history(node.op)
+        if history is None:
+            return False
+        if any(attr.default is None and attr.name not in node.attrs for attr in history.attrs if attr.until is None):
+            return False
+        found = self.definitions.find(node.op)
+        expected = None if found is None else spans(found.inputs, node.attrs, found.defaults)
+        data = sum(1 for text in node.inputs if text[:1] != "^")
+        return expected is not None and data == sum(span.count for span in expected)
 
     def _deprecation(self, node: Node) -> list[Obstacle]:
         history = op_history(node.op)
@@ -244,7 +246,7 @@ class _Fitting:
 
     def notes(self) -> list[str]:
         """Return what was done, one sentence each."""
-        notes = [f"{count} {old} became {new} for TensorFlow {self.version}, which gives the same bits"
+        notes = [f"{count} {old} became {new} for TensorFlow {self.version}, which computes the same"
                  for (old, new), count in sorted(self.replaced.items())]  # fmt: skip
         if self.dropped:
             notes.append(f"dropped attrs that TensorFlow {self.version} does not know and that said nothing: "
