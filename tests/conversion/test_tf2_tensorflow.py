@@ -153,9 +153,13 @@ def test_a_saved_model_kept_whole(tf, saved, tmp_path, name):
 
     assert set(after.signatures) == set(before.signatures)
     for attribute in ("variables", "trainable_variables"):
-        kept = [[each.name, each.shape, each.dtype] for each in getattr(after, attribute, ())]
-        assert kept == [[each.name, each.shape, each.dtype] for each in getattr(before, attribute, ())]
+        assert described(getattr(after, attribute, ())) == described(getattr(before, attribute, ()))
     assert_loaded_answers(tf, after, model, model.signatures)
+
+
+def described(variables):
+    """Return what variables are; Keras 2 counts vocabularies too, of which nothing is left when they are loaded."""
+    return [each is not None and [each.name, each.shape, each.dtype] for each in variables]
 
 
 def load(tf, path: Path):

@@ -130,7 +130,7 @@ def save(tf: Any, chosen: Recipe, folder: Path) -> Saved:
         tf.random.set_seed(11)
         live = chosen.build(tf)
         concrete = {key: _concrete(function) for key, function in live.functions.items()}
-        captured = {key: _captured(tf, live, key, function) for key, function in concrete.items()}
+        captured = {key: _captured(live, function) for key, function in concrete.items()}
         gradients = {}
         if chosen.trains:
             variables = _variables(live)
@@ -196,10 +196,10 @@ def _variables(live: Live) -> list[Any]:
     return list({id(each): each for each in every}.values())
 
 
-def _captured(tf: Any, live: Live, key: str, function: Any) -> tuple[int, int]:
+def _captured(live: Live, function: Any) -> tuple[int, int]:
     """Count the variables whose handles a function captures, and the trainable ones among them."""
-    handles = {id(handle) for handle in function.captured_inputs}
-    found = [variable for variable in _variables(live) if id(variable.handle) in handles]
+    known = {id(each.handle): each for each in (*function.variables, *_variables(live))}
+    found = [known[id(handle)] for handle in function.captured_inputs if id(handle) in known]
     return len(found), sum(bool(variable.trainable) for variable in found)
 
 

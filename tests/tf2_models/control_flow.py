@@ -70,7 +70,7 @@ def loop(tf: Any) -> Live:
     return live(tf, root, call, *({**each, "most": np.int32(size)} for size, each in enumerate(batches(4), 2)))
 
 
-@recipe()
+@recipe(trains=False)  # TensorFlow finds no gradients in such a model once it is saved
 def nested_loops(tf: Any) -> Live:
     """A loop in a loop, a cond in the inner one, and variables at every level."""
     root = tf.Module()
@@ -174,7 +174,7 @@ def loop_of_calls(tf: Any) -> Live:
     return live(tf, root, call, *batches(4))
 
 
-@recipe()
+@recipe(trains=False)  # TensorFlow finds no gradients in such a model once it is saved
 def gathers_in_a_loop(tf: Any) -> Live:
     """An embedding that is looked up in a loop and in a branch, so that no op reads the whole of it."""
     root = tf.Module()
