@@ -340,7 +340,7 @@ class _Writing:
         name = free_name(self.taken, wanted)
         self.taken.add(name)
         self.parts.nodes.append(Node(name, "Identity", [given.as_input()], "", {"T": dtype}))
-        if tensor not in self.placed:
+        if tensor not in self.placed and self.before.get(tensor, tensor) not in self.fed:
             self.placed.add(tensor)
             self.prepared.fed[tensor] = TensorName(name, 0)
         return TensorName(name, 0)
