@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,12 +41,13 @@ from tfthaw.formats.names import GRAPH_FORMATS, KERAS_FORMATS
 from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.object_graph_validation import require_consistent_objects
+from tfthaw.ir.signatures import Signature
 from tfthaw.ir.validation import require_consistent
 from tfthaw.ir.variables import graph_variables
 from tfthaw.passes.add_saver import OBJECT_GRAPH_KEY
 from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import Tensor
-from tfthaw.verify.proofs import OutputProof, WeightProof
+from tfthaw.verify.proofs import OutputProof, WeightProof, joined
 from tfthaw.verify.risks import reaching_ops
 from tfthaw.verify.weights import EarlyComparison, require_same
 
@@ -68,6 +69,7 @@ class _Job:
         inputs: What the user calls each input -> its tensor in what was written.
         outputs: The same for outputs.
         notes: What was guessed, skipped or defaulted.
+        signatures: The signatures of what is written, where each is a function of its own.
     """
 
     artifact: Artifact
@@ -82,6 +84,7 @@ class _Job:
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
 
     def open_checkpoint(self, path: str) -> Artifact:
         """Open the artifact that the values come from, for as long as the conversion takes."""
@@ -172,6 +175,7 @@ def _write_graph_format(job: _Job) -> None:
     elif options.to == "saved-model" and options.style == "v2":
         require_consistent_objects(model, path=job.artifact.path)
         written = to_tf2(prepared, job.artifact.objects(options.tags))
+        job.signatures = written.model.signatures
         tensors = {**written.variables, OBJECT_GRAPH_KEY: written.object_graph}
         model = _bridged(job, written.model)
         job.files = write_saved_model(model, tensors, job.destination, job.delivery(written.variables))
@@ -291,17 +295,42 @@ def _prove_outputs(job: _Job, written: Path) -> OutputProof:
         return OutputProof(why_not=reason)
     from tfthaw.verify.outputs import Endpoints, prove_outputs  # only here: it brings the runtime along
 
-    prepared = job.prepared
-    specs = input_specs(prepared)
-    inputs, outputs = list(specs), [str(name) for name in prepared.selection.tensors]
-    now = {name: str(prepared.where(TensorName.parse(name))) for name in (*inputs, *outputs)}
-    return prove_outputs(
-        Endpoints(job.artifact.path, {name: name for name in inputs}, {name: name for name in outputs}, options.tags),
-        Endpoints(written, {name: now[name] for name in inputs}, {name: now[name] for name in outputs}),
-        specs,
-        prepared.settings,
-        required=options.verify == "outputs",
-    )
+    prepared, specs, proofs = job.prepared, input_specs(job.prepared), []
+    for inputs, outputs in _comparisons(job, prepared, list(specs)):
+        proof = prove_outputs(
+            Endpoints(job.artifact.path, {name: name for name in inputs}, {name: name for name in outputs},
+                      options.tags),
+            Endpoints(written, inputs, outputs),
+            {name: specs[name] for name in inputs},
+            prepared.settings,
+            required=options.verify == "outputs",
+        )  # fmt: skip
+        if not proof.done:
+            return proof
+        proofs.append(proof)
+    return joined(proofs)
+
+
+def _comparisons(job: _Job, prepared: Prepared, inputs: list[str]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """Yield what is run at once: source's tensor -> that of the result, for inputs and outputs.
+
+    Signatures that are functions of their own run apart from those with other inputs: what one of them feeds may be
+    what another one computes.
+    """
+    if not job.signatures:
+        outputs = [str(name) for name in prepared.selection.tensors]
+        now = {name: str(prepared.where(TensorName.parse(name))) for name in (*inputs, *outputs)}
+        yield {name: now[name] for name in inputs}, {name: now[name] for name in outputs}
+        return
+    groups: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
+    for key, signature in prepared.selection.signatures.items():
+        made = job.signatures[key]
+        fed = {entry.tensor: made.inputs[name].tensor for name, entry in signature.inputs.items()}
+        group = groups.setdefault(frozenset((old, new) for old, new in fed.items() if old in inputs), {})
+        for name, entry in signature.outputs.items():
+            group.setdefault(entry.tensor, made.outputs[name].tensor)
+    for pairs, found in groups.items():
+        yield dict(pairs), found
 
 
 def _no_outputs(job: _Job) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,17 @@ class OutputProof:
     max_abs: float | None = None
     max_rel: float | None = None
     tolerance: float | None = None
+
+
+def joined(proofs: Sequence[OutputProof]) -> OutputProof:
+    """Return what several proofs, all of them done, say together."""
+
+    def largest(values: Iterable[float | None]) -> float:
+        return max((value for value in values if value is not None), default=0.0)
+
+    return replace(
+        proofs[0],
+        max_abs=largest(proof.max_abs for proof in proofs),
+        max_rel=largest(proof.max_rel for proof in proofs),
+        tolerance=largest(proof.tolerance for proof in proofs),
+    )
