@@ -76,6 +76,7 @@ CASES = [
     Case("frozen graph", "meta-graph", "frozen-graph", "frozen.pb", flags=MODEL_FLAGS),
     Case("MetaGraph and checkpoint", "meta-graph", "meta-graph", "copy.ckpt.meta", flags=MODEL_FLAGS),
     Case("SavedModel", "meta-graph", "saved-model", "saved", flags=MODEL_FLAGS),
+    Case("SavedModel of graph style", "meta-graph", "saved-model", "saved", flags=[*MODEL_FLAGS, "--style", "v1"]),
 ]  # fmt: skip
 
 

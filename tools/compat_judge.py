@@ -24,6 +24,9 @@ EXAMPLES = 32
 
 OUTPUT = "probabilities"
 
+OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+VALUE_KEY = "/.ATTRIBUTES/VARIABLE_VALUE"
+
 Facts = list[Any]
 """Of a tensor: dtype, shape, digest."""
 
@@ -112,11 +115,16 @@ def run(session: Any, feeds: Feeds) -> dict[str, Any]:
 
 
 def read_saved_model(path: str, feeds: Feeds) -> Said:
-    """Take the variables from the checkpoint: of a graph with reference variables, loading gives none."""
+    """Take the variables from the checkpoint: of a graph with reference variables, loading gives none.
+
+    In an object graph a variable's key is its path, here that of its name, and an attribute.
+    """
     model = tf.saved_model.load(path)
     outputs = model.signatures["serving_default"](**{name: tf.constant(value) for name, value in feeds.items()})
     named = {name: value.numpy().tolist() for name, value in outputs.items()}
-    return {"tensors": tensors(path + "/variables/variables"), "outputs": named}
+    found = tensors(path + "/variables/variables")
+    found.pop(OBJECT_GRAPH_KEY, None)
+    return {"tensors": {key.replace(VALUE_KEY, ""): each for key, each in found.items()}, "outputs": named}
 
 
 def main() -> None:

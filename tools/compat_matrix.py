@@ -2,11 +2,12 @@
 
 Each TensorFlow makes the models of tests/tf2_models that it can; tfthaw converts them into every format that carries a
 graph; the TensorFlow that made them and the newest one read the results, and every one reads those of the newest. The
-outputs must be those of the models while they lived, and the variables of SavedModels complete.
+outputs must be those of the models while they lived, and the variables of SavedModels complete. Where a TensorFlow does
+not run the model itself as a newer one saved it, the results are not asked for either, and that is said.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ class Job:
     """One artifact to read.
 
     Attributes:
-        name: What to call it.
+        name: What to call it; a model's own name for the SavedModel as it was made.
+        model: The model's name.
         format: Its format.
         path: Where it is.
         answers: What its model answered.
@@ -64,6 +66,7 @@ class Job:
     """
 
     name: str
+    model: str
     format: str
     path: str
     answers: str
@@ -92,15 +95,25 @@ def judge_models(environments: Sequence[Environment], folder: Path, call: Call) 
         (place / "jobs.json").write_text(json.dumps([asdict(job) for job in jobs]))
         for reader in environments if maker is newest else dict.fromkeys((maker, newest)):
             said = json.loads(call([reader.python, SCRIPT, "ask", place / "jobs.json"]))
-            for job in jobs:
-                yield f"made by {maker.version}, read by {reader.version}: {job.name}", said[job.name]
+            title = f"made by {maker.version}, read by {reader.version}"
+            unread = [name for name in made if said[name]]
+            if unread:
+                print(f"{title}: not as TensorFlow itself saved them: {', '.join(unread)}")
+            yield from ((f"{title}: {job.name}", said[job.name]) for job in judged(jobs, unread))
+
+
+def judged(jobs: Sequence[Job], unread: Sequence[str]) -> Iterator[Job]:
+    """Yield the jobs of models that a TensorFlow reads as they were saved."""
+    return (job for job in jobs if job.model not in unread and job.name != job.model)
 
 
 def convert_all(place: Path, models: Sequence[str]) -> tuple[list[Job], dict[str, str]]:
     """Convert models into every format; return what to read, and what could not be converted and why."""
     jobs, failed = [], {}
     for name in models:
-        said = json.loads((place / f"{name}.json").read_text())
+        answers = str(place / f"{name}.json")
+        said = json.loads(Path(answers).read_text())
+        jobs.append(Job(name, name, "saved-model", str(place / name), answers, None, {}, {}, None))
         for target, file_name, options in targets(name, said["captured"]):
             title = f"{name} -> {file_name}"
             path = place / f"{name}-{file_name}"
@@ -111,12 +124,11 @@ def convert_all(place: Path, models: Sequence[str]) -> tuple[list[Job], dict[str
                 continue
             key = options.get("signature")
             captured = said["captured"][key] if target == "saved-model" and key else None
-            jobs.append(Job(title, target, str(path), str(place / f"{name}.json"), key, result.inputs, result.outputs,
-                            captured))  # fmt: skip
+            jobs.append(Job(title, name, target, str(path), answers, key, result.inputs, result.outputs, captured))
     return jobs, failed
 
 
-def targets(name: str, captured: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def targets(name: str, captured: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the conversions of a model: format, file name, options."""
     yield "saved-model", "whole", {}
     yield "saved-model", "graph-style", {"style": "v1"}
