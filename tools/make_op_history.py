@@ -316,7 +316,7 @@ def fold(releases: list[tuple[Any, set[str]]]) -> list[str]:
         op = definitions[newest]
         record = [
             int(op.is_stateful),
-            int(name in releases[newest][1]),
+            presence(position for position, (_, contrib) in enumerate(releases) if name in contrib),
             *arguments(op),
             fold_attrs(definitions),
             [op.deprecation.version, op.deprecation.explanation] if op.HasField("deprecation") else 0,

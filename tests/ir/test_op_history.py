@@ -129,6 +129,12 @@ def test_what_an_older_version_allows_and_a_newer_does_not_restrict():
     assert data_format.allowed_in("1.12") == (b"NHWC", b"NCHW")
 
 
+def test_ops_that_left_contrib():
+    cell = op_history("LSTMBlockCell")
+    assert (cell.contrib, cell.contrib_in[-1]) == (False, "1.14")
+    assert "1.4" in cell.contrib_in
+
+
 def test_attrs_that_came_back():
     of_loss = op_history("CTCLoss").attr("T")
     assert (of_loss.since, of_loss.until, of_loss.absent) == ("1.15", None, ("2.0",))
@@ -317,6 +323,7 @@ def test_fold_and_read():
     assert (old.since, old.until, old.deprecated) == ("1.8", "1.8", (7, "Use New"))
     assert old.outputs == (Argument("y", DType.float32, is_ref=True),)
     assert (gap.since, gap.until, gap.absent, gap.contrib) == ("1.9", None, ("1.10",), True)
+    assert gap.contrib_in == ("2.0",)
     assert (op.since, op.until, op.is_stateful, op.contrib) == ("1.9", None, False, False)
     assert op.inputs == (Argument("x", type_attr="T", number_attr="N"),)
     assert [attr.name for attr in op.attrs] == ["N", "mode", "T", "rate", "call", "shapes", "color", "Ts", "lost"]

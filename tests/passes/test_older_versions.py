@@ -107,6 +107,19 @@ def test_advice_goes_whatever_it_says():
     assert set(for_version(graph(loop), "1.12").graph.nodes[0].attrs) == {"T", "cond", "body"}
 
 
+def test_ops_of_contrib_are_told():
+    inputs = ("x", "c", "h", "w", "i", "f", "o", "b")
+    found = graph(node("cell", "LSTMBlockCell", *inputs, forget_bias=1.0, cell_clip=3.0, use_peephole=False))
+    assert "TensorFlow 1.5 must import tf.contrib first, which has LSTMBlockCell (1)" in for_version(found, "1.5").notes
+    assert for_version(found, "1.15").notes == ()
+
+
+def test_nodes_come_in_order_for_importers_that_ask_for_it():
+    nodes = [node("late", "Neg", "x"), placeholder("x")]
+    assert [found.name for found in for_version(graph(*nodes), "1.7").graph.nodes] == ["x", "late"]
+    assert for_version(graph(*nodes), "1.8").graph.nodes == nodes
+
+
 def test_custom_ops_and_calls_are_left_and_told():
     held = function("AddAll", {"x": FLOAT}, [add("s", "x", "x")], {"y": ("s:z:0", FLOAT)})
     nodes = [placeholder("x"), Node("call", "AddAll", ["x"], attrs={"T": FLOAT}), node("m", "MyOp", "call", speed=3)]

@@ -12,9 +12,10 @@ The table is UTF-8 lines in gzip. The first is the list of versions, oldest firs
 headers state: [the GraphDef version that each writes, [[element type by number, i], ...] known since version i]. Each
 other one is an op:
 
-    name TAB presence TAB [is_stateful, is_contrib, inputs, outputs, attrs, deprecation, earlier]
+    name TAB presence TAB [is_stateful, contrib, inputs, outputs, attrs, deprecation, earlier]
 
     presence     bit i says whether version i has it
+    contrib      bit i says whether it is one of `tf.contrib` in version i
     argument     "name:kind" with the kind `7` (an element type by number), `T` (the attr that says it), `N*7`, `N*T`
                  (N of them), `@Tlist` (one for each type of a list); a leading `&` takes or gives a reference
     attr         [name, type, presence or 0 for the op's own, defaults, allowed values]
@@ -112,6 +113,7 @@ class OpHistory:
         outputs: What it gives.
         is_stateful: Whether it has state or side effects, so that two equal nodes are not one.
         contrib: Whether it is one of `tf.contrib` in the newest version with it.
+        contrib_in: The versions in which it is one of `tf.contrib`.
         absent: Versions after `since` and before `until` without it.
         deprecated: The GraphDef version from which on TensorFlow refuses the op in a graph, and what it says then.
         earlier: Other inputs and outputs that it had, each with the last version with these, oldest first.
@@ -128,6 +130,7 @@ class OpHistory:
     absent: tuple[str, ...] = ()
     deprecated: tuple[int, str] | None = None
     earlier: tuple[tuple[str, tuple[Argument, ...], tuple[Argument, ...]], ...] = ()
+    contrib_in: tuple[str, ...] = ()
 
     def is_in(self, version: str) -> bool:
         """Whether a version of TensorFlow such as `1.15` or `2.4.1` registers the op."""
@@ -302,7 +305,7 @@ def _stated() -> tuple[list[int], dict[int, int]]:
 def _decoded(name: str) -> OpHistory:
     known, ops = _table()[:2]
     mask = int(ops[name][0])
-    is_stateful, is_contrib, inputs, outputs, attrs, deprecation, *rest = json.loads(ops[name][1])
+    is_stateful, contrib, inputs, outputs, attrs, deprecation, *rest = json.loads(ops[name][1])
     earlier = rest[0] if rest else ()
     return OpHistory(
         name=name,
@@ -312,9 +315,10 @@ def _decoded(name: str) -> OpHistory:
         inputs=tuple(map(_argument, inputs)),
         outputs=tuple(map(_argument, outputs)),
         is_stateful=bool(is_stateful),
-        contrib=bool(is_contrib),
+        contrib=bool(contrib >> mask.bit_length() - 1 & 1),
         absent=_absent(mask, mask),
         deprecated=(deprecation[0], deprecation[1]) if deprecation else None,
+        contrib_in=tuple(known[i] for i in range(contrib.bit_length()) if contrib >> i & 1),
         earlier=tuple(
             (known[last], tuple(map(_argument, taken)), tuple(map(_argument, given))) for last, taken, given in earlier
         ),

@@ -21,10 +21,12 @@ from tfthaw.ir.graph import Graph, TensorName, Versions
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.op_history import graph_version_of, minor_of, op_history, versions
 from tfthaw.ir.readability import Obstacle, read_node
+from tfthaw.passes.dependency_order import in_dependency_order
 from tfthaw.passes.older_equivalents import NO_EQUIVALENT, RULES
 from tfthaw.passes.scopes import Scope
 from tfthaw.passes.strip_attrs import without_attrs
 
+_FIRST_TO_IMPORT_IN_ANY_ORDER = "1.8"
 _NAMED = 3  # nodes of a problem that are named
 
 
@@ -63,6 +65,8 @@ def for_version(
     nodes = fitting.nodes(Scope(graph.nodes, fitting.definitions, fetched=fetched), graph.nodes, "")
     functions = [fitting.function(function) for function in graph.functions]
     fitting.refuse(graph)
+    if versions().index(fitting.version) < versions().index(_FIRST_TO_IMPORT_IN_ANY_ORDER):
+        nodes = in_dependency_order(nodes)
     return Fitted(replace(graph, nodes=nodes, functions=functions, versions=found), tuple(fitting.notes()))
 
 
@@ -98,6 +102,7 @@ class _Fitting:
         self.added: Counter[str] = Counter()
         self.replaced: Counter[tuple[str, str]] = Counter()
         self.custom: Counter[str] = Counter()
+        self.contrib: Counter[str] = Counter()
         self.said: list[str] = []
 
     def versions(self, before: Versions | None) -> Versions | None:
@@ -137,8 +142,11 @@ class _Fitting:
             last = outcome.nodes[-1]
             if last.op != node.op:
                 self.replaced[node.op, last.op] += 1
-            if op_history(node.op) is None:
+            history = op_history(last.op)
+            if history is None:
                 self.custom[node.op] += 1
+            elif self.version in history.contrib_in:
+                self.contrib[last.op] += 1
             result += outcome.nodes
         return result
 
@@ -256,6 +264,8 @@ class _Fitting:
                          f"{_counted(self.added)}")  # fmt: skip
         if self.custom:
             notes.append(f"ops that no TensorFlow brings were not judged: {_counted(self.custom)}")
+        if self.contrib:
+            notes.append(f"TensorFlow {self.version} must import tf.contrib first, which has {_counted(self.contrib)}")
         return [*notes, *self.said]
 
 
