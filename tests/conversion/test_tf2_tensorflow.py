@@ -131,6 +131,15 @@ def test_a_saved_model_of_graph_style(tf, saved, tmp_path, name):
             assert_same(name, call, session.run(fetches, feeds))
 
 
+@pytest.mark.parametrize("name", ["several_signatures", "custom_gradient", "table_of_constants", "table_of_file",
+                                  "keras_string_lookup", "tf_keras_text_vectorization", "counter"])  # fmt: skip
+def test_a_saved_model_of_graph_style_in_tensorflow_2(tf, saved, tmp_path, name):
+    model = saved(name)
+    convert(model.path, tmp_path / "new", to="saved-model", style="v1", verify="weights")
+
+    assert_loaded_answers(tf, load(tf, tmp_path / "new"), model, model.signatures)
+
+
 @every_model
 def test_a_saved_model_with_chosen_signatures(tf, saved, tmp_path, name):
     """The object graph is a new one then: just what the signature needs."""

@@ -16,6 +16,7 @@ from tfthaw.ir.model import Asset, Collection, Model
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature
 from tfthaw.ir.variables import HANDLE_OPS, graph_variables
 from tfthaw.passes.add_saver import SavedVariable, WithSaver, add_saver
+from tfthaw.passes.asset_variables import name_assets
 from tfthaw.restore.plan import Plan, plan_restore
 from tfthaw.restore.saved_names import V1_RESTORE_OPS
 from tfthaw.serde.meta_graphs import variable_def
@@ -40,10 +41,12 @@ def with_state(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
     saved = [SavedVariable(match.variable, match.key, match.part) for match in matches]
     # a Saver without variables would make loaders look for a checkpoint that is not there
     added = add_saver(prepared.graph, saved) if saved else WithSaver(prepared.graph, None, {}, {})
+    assets = _assets(prepared, added.graph)
+    files = {TensorName.parse(asset.tensor).node: asset.filename for asset in assets}
     model = replace(
-        prepared.model, graph=added.graph, saver=added.saver,
-        collections=_collections(prepared, added, plan), signatures=_signatures(prepared),
-        assets=_assets(prepared, added.graph), object_graph=None,
+        prepared.model, graph=name_assets(added.graph, files),
+        saver=added.saver, collections=_collections(prepared, added, plan), signatures=_signatures(prepared),
+        assets=assets, object_graph=None,
     )  # fmt: skip
     return model, {match.key: match.whole for match in matches}
 

@@ -14,13 +14,16 @@ Source: asset handling in save.py of TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+
+import numpy as np
 
 from tfthaw.dtypes import DType
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.variables import HANDLE_OPS
+from tfthaw.tensors import ArrayTensor
 
 
 def resolve_asset_variables(graph: Graph, assets: Collection[TensorName]) -> Graph:
@@ -52,6 +55,25 @@ def resolve_asset_variables(graph: Graph, assets: Collection[TensorName]) -> Gra
         else:
             kept = [text for text in node.inputs if not (text.startswith("^") and text[1:] in gone)]
             nodes.append(node if kept == node.inputs else replace(node, inputs=kept))
+    return graph.with_nodes(nodes)
+
+
+def name_assets(graph: Graph, files: Mapping[str, str]) -> Graph:
+    """Turn placeholders of assets into constants, which TensorFlow 1 wrote and every loader feeds as well.
+
+    TensorFlow 2 lifts the init op of a graph into a function, and a placeholder that nobody feeds has no place there.
+
+    Args:
+        graph: The graph.
+        files: placeholder -> the file's name.
+    """
+    nodes = []
+    for node in graph.nodes:
+        if node.op == "Placeholder" and node.name in files:
+            value = ArrayTensor(np.array(files[node.name].encode(), object), DType.string)
+            nodes.append(Node(node.name, "Const", [], node.device, {"dtype": DType.string, "value": value}))
+        else:
+            nodes.append(node)
     return graph.with_nodes(nodes)
 
 
