@@ -7,7 +7,7 @@ Source: function.cc (PruneFunctionGraph) and function.proto of TensorFlow: what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tfthaw.dtypes import DType
@@ -76,7 +76,7 @@ class CalledFunctions:
     def __init__(self, definitions: Definitions) -> None:
         self.definitions = definitions
         self._callees: dict[str, Callee] = {}
-        self._effects: dict[tuple[str, frozenset[str]], bool] = {}
+        self._stateful: dict[frozenset[str], set[str]] = {}
 
     def callee(self, called: FunctionName, node: Node) -> Callee:
         """Return what is known of the function that a node calls.
@@ -125,21 +125,49 @@ class CalledFunctions:
 
     def _has(self, name: str, ignored: frozenset[str]) -> bool:
         """Whether a function, or one that it names, has stateful nodes of other ops than those that are ignored."""
-        if (name, ignored) in self._effects:
-            return self._effects[name, ignored]
-        inside: set[str] = set()
-        waiting = [name]
-        found = False
-        while waiting and not found:
-            function = self.definitions.functions.get(waiting.pop())
-            if function is None or function.name in inside:
-                continue
-            inside.add(function.name)
+        if ignored not in self._stateful:
+            self._stateful[ignored] = self._with_state(ignored)
+        return name in self._stateful[ignored]
+
+    def _with_state(self, ignored: frozenset[str]) -> set[str]:
+        """Return the functions that have such nodes: in their own bodies, or in those of functions that they name."""
+        functions = self.definitions.functions
+        named_by: dict[str, list[str]] = {}
+        found = set()
+        for function in functions.values():
             for node in function.nodes:
-                called = [node.op] if node.op in self.definitions.functions else node.called()
-                waiting += called
-                found = found or (not called and node.op not in ignored and self.definitions.is_stateful(node))
-        if not found:
-            self._effects.update({(each, ignored): False for each in inside})
-        self._effects[name, ignored] = found
+                called = [node.op] if node.op in functions else node.called()
+                for name in called:
+                    named_by.setdefault(name, []).append(function.name)
+                if not called and node.op not in ignored and self.definitions.is_stateful(node):
+                    found.add(function.name)
+        waiting = list(found)
+        while waiting:
+            for name in named_by.get(waiting.pop(), ()):
+                if name not in found:
+                    found.add(name)
+                    waiting.append(name)
         return found
+
+    def inlined_size(self, nodes: Iterable[Node]) -> int:
+        """Return how many nodes come out when every call among some nodes is inlined, and those inside of them."""
+        sizes: dict[str, int] = {}
+        nodes = list(nodes)
+        waiting = [name for node in nodes if (name := self._target(node))]
+        while waiting:
+            name = waiting[-1]
+            body = self.definitions.functions[name].nodes
+            inner = [each for node in body if (each := self._target(node))]
+            if name not in sizes:
+                sizes[name] = 0  # being counted; a circle of calls, which validation refuses, ends here
+                waiting += [each for each in inner if each not in sizes]
+                continue
+            waiting.pop()
+            if not sizes[name]:
+                sizes[name] = len(body) + 1 + sum(sizes[each] for each in inner)
+        return len(nodes) + sum(sizes[name] for node in nodes if (name := self._target(node)))
+
+    def _target(self, node: Node) -> str | None:
+        """Return the name of the function that a node calls, where it is in the library."""
+        called = called_function(node, self.definitions)
+        return called.name if called is not None and called.name in self.definitions.functions else None

@@ -35,6 +35,7 @@ _BRANCHES = {
     "If": ("then_branch", "else_branch"), "StatelessIf": ("then_branch", "else_branch"),
     "Case": ("branches",), "StatelessCase": ("branches",),
 }  # fmt: skip
+_LONGEST_SCOPE = 400  # letters of a call's name under which its nodes are named
 _IDENTITIES = 100  # as many as may stand between a constant and the choice that it is
 _FRAMES = frozenset({"Enter", "RefEnter", "Switch", "RefSwitch"})
 
@@ -96,16 +97,14 @@ class _State(CalledFunctions):
         super().__init__(definitions)
         self.limits = limits
         self.calls: Counter[str] = Counter()
-        self.made = 0
 
-    def count(self, added: int) -> None:
-        """Count nodes that came out.
+    def require_room(self, nodes: int) -> None:
+        """Refuse graphs that grow past all bounds.
 
         Raises:
-            LimitError: There are too many.
+            LimitError: There are too many nodes.
         """
-        self.made += added
-        if self.made > self.limits.max_nodes:
+        if nodes > self.limits.max_nodes:
             raise LimitError(
                 f"its functions call each other so often that more than {self.limits.max_nodes:,} nodes come out"
             )
@@ -143,7 +142,12 @@ class _Inlining:
         self.known = {node.name: node for node in self.source}
 
     def run(self) -> list[Node]:
-        """Return the nodes without calls."""
+        """Return the nodes without calls.
+
+        Raises:
+            LimitError: There would be too many.
+        """
+        self.state.require_room(self.state.inlined_size(self.source))
         pending = [(node, self.is_main) for node in reversed(self.source)]
         while pending:
             node, is_main = pending.pop()
@@ -151,11 +155,10 @@ class _Inlining:
             called = called_function(node, self.state.definitions)
             if called is None:
                 self.nodes.append(node)
-                self.state.count(1)
+                self.state.require_room(len(self.nodes))  # branches that are settled were not counted before
                 continue
             self.state.calls[called.name] += 1
             inner = self._expanded(node, self.state.callee(called, node), is_main=is_main)
-            self.state.count(1)
             pending += [(each, False) for each in reversed(inner)]
             self.known.update((each.name, each) for each in inner)
         emitted = {node.name for node in self.nodes}
@@ -237,9 +240,13 @@ class _Inlining:
                 where=f"node {call.name!r}",
             )  # fmt: skip
         names = dict(zip(body.arguments, data, strict=True))
+        scope = call.name
+        if len(scope) > _LONGEST_SCOPE:  # calls inside of calls, a hundred deep
+            scope = free_name(self.taken, f"{scope.partition('/')[0]}/deep")
+            self.taken.add(scope)
         for node in body.nodes:
             if node.op != ARGUMENT_OP:
-                names[node.name] = free_name(self.taken, f"{call.name}/{node.name}")
+                names[node.name] = free_name(self.taken, f"{scope}/{node.name}")
                 self.taken.add(names[node.name])
         place = _Place(self, call, callee, names, data)
         inner = [place.placed(node) for node in body.nodes if node.op != ARGUMENT_OP]
