@@ -414,3 +414,44 @@ def test_a_chosen_signature_of_tensorflow_2_is_built_anew(tf, modern, tmp_path):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(loaded.signatures["score"](x=tf.constant(X))["y"])
     np.testing.assert_allclose(tape.gradient(loss, loaded.w)[:, 0], X.sum(0), rtol=1e-5)
+
+
+def test_custom_gradients_keep_the_variables_that_they_take(tf, tmp_path):
+    class Module(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = tf.Variable([1.0, 2.0, 3.0, 4.0], name="w")
+            self.unseen = tf.Variable(5.0, name="unseen")
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+        def seen(self, x):
+            @tf.custom_gradient
+            def scaled(y):
+                return y * 2.0, lambda dy: dy * 100.0 * self.w
+
+            return {"y": scaled(x * self.w)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+        def hidden(self, x):
+            @tf.custom_gradient
+            def scaled(y):
+                return y * 2.0, lambda dy: dy * self.unseen
+
+            return {"y": scaled(x * self.w)}
+
+    module = Module()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(module.seen(tf.constant(X))["y"])
+    expected = tape.gradient(loss, module.w)
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"seen": module.seen, "hidden": module.hidden})
+
+    seen = convert(tmp_path / "saved", tmp_path / "new", to="saved-model", signature="seen", verify="weights")
+    loaded = tf.saved_model.load(str(tmp_path / "new"))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(loaded.signatures["seen"](x=tf.constant(X))["y"])
+    np.testing.assert_allclose(tape.gradient(loss, loaded.w), expected, rtol=1e-5)
+    hidden = convert(tmp_path / "saved", tmp_path / "other", to="saved-model", signature="hidden", verify="weights")
+    assert not any("custom gradient" in note for note in seen.notes)
+    assert any("there is no gradient through it" in note for note in hidden.notes)
+    loaded = tf.saved_model.load(str(tmp_path / "other"))
+    np.testing.assert_allclose(loaded.signatures["hidden"](x=tf.constant(X))["y"], 2 * X * [1, 2, 3, 4], rtol=1e-5)

@@ -33,6 +33,7 @@ from tfthaw.ir.definitions import Definitions
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Collection, Model
 from tfthaw.ir.nodes import Node
+from tfthaw.ir.object_graph import ConcreteFunction
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature, SignatureTensor
 from tfthaw.ir.structured_values import TensorSpec
 from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, variable_name
@@ -401,9 +402,32 @@ class _Writing:
                 variables.append(
                     NewVariable(node.name, name, dtype, self._shape(node), told.trainable.get(node.name, False))
                 )
+        gradients = self._gradients()
         return build_objects(
-            NewObjects(variables, tables, self.assets, self.parts.described, self.parts.names)
-        )  # fmt: skip
+            NewObjects(variables, tables, self.assets, self.parts.described, self.parts.names, gradients)
+        )
+
+    def _gradients(self) -> dict[str, tuple[ConcreteFunction, list[str]]]:
+        """Return the functions that compute custom gradients, with the variables that each captures."""
+        graph = self.objects.graph if self.objects is not None else None
+        if graph is None or self.objects is None:
+            return {}
+        keys = {item.node: item.key for item in self.objects.variables}
+        nodes = {match.key: node for node, match in self.plan.matches.items() if node in self.captures}
+        found = {}
+        for item in self.prepared.graph.registered_gradients:
+            described = graph.concrete_functions.get(item.gradient)
+            if described is None:
+                continue
+            captured = [nodes.get(keys.get(bound) or "") for bound in described.bound_inputs]
+            known = [node for node in captured if node is not None]
+            if len(known) == len(captured):
+                found[item.gradient] = (described, known)
+            else:
+                self.prepared.notes.append(
+                    f"the custom gradient {item.gradient} takes what no signature does; there is no gradient through it"
+                )
+        return found
 
     def _finished(self, built: BuiltObjects, init: str) -> Tf2Model:
         """Put the parts together."""

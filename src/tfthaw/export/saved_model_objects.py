@@ -14,7 +14,7 @@ Source: save.py, load.py and revived_types.py of TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tfthaw.dtypes import DType
 from tfthaw.ir.attrs import Shape
@@ -111,6 +111,7 @@ class NewObjects:
         assets: The nodes of the assets, in the order of the MetaGraph's list.
         functions: Every concrete function.
         signatures: key -> the function's name in the library.
+        gradients: Functions that compute custom gradients: what is known of each, and the nodes that it captures.
     """
 
     variables: Sequence[NewVariable] = ()
@@ -118,6 +119,7 @@ class NewObjects:
     assets: Sequence[str] = ()
     functions: Sequence[NewFunction] = ()
     signatures: Mapping[str, str] = field(default_factory=dict)
+    gradients: Mapping[str, tuple[ConcreteFunction, Sequence[str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def build_objects(new: NewObjects) -> BuiltObjects:
             building.add(FunctionObject([function], _spec(())), owner, name)
     building.add_signatures(new)
     known = {variable.node: variable for variable in new.variables}
-    return BuiltObjects(building.object_graph(new.functions), building.stored(new.variables, keys), keys, known)
+    return BuiltObjects(building.object_graph(new), building.stored(new.variables, keys), keys, known)
 
 
 class _Building:
@@ -216,15 +218,19 @@ class _Building:
         if default is not None:
             self.children[0].append(Child(numbers[default], _DEFAULT_SAVE_SIGNATURE))
 
-    def object_graph(self, functions: Sequence[NewFunction]) -> ObjectGraph:
+    def object_graph(self, new: NewObjects) -> ObjectGraph:
         """Return the object graph with what it says of functions."""
         described = {
+            name: replace(function, bound_inputs=[self.captured[node] for node in captures])
+            for name, (function, captures) in new.gradients.items()
+        }
+        described |= {
             function.name: ConcreteFunction(
                 bound_inputs=[self.captured[node] for node in function.captures],
                 canonicalized_input_signature=((), dict(function.takes)),
                 output_signature=function.gives if isinstance(function.gives, TensorSpec) else dict(function.gives),
             )
-            for function in functions
+            for function in new.functions
         }
         return ObjectGraph(self.objects, described)
 
