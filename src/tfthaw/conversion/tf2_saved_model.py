@@ -15,6 +15,7 @@ import numpy as np
 from tfthaw import proto
 from tfthaw.conversion.freezing import settle_batch_norm
 from tfthaw.conversion.initialisation import Fillers, find_fillers, require_plain_init
+from tfthaw.conversion.main_graph import MainGraph, main_collections
 from tfthaw.conversion.prepared import Prepared, needed_variables
 from tfthaw.conversion.trainable import Trainability, trainability
 from tfthaw.conversion.values import plan_values
@@ -28,28 +29,27 @@ from tfthaw.export.saved_model_objects import (
     NewVariable,
     build_objects,
 )
-from tfthaw.ir.attrs import Attr, AttrList, FunctionName, Shape
+from tfthaw.ir.attrs import Shape
 from tfthaw.ir.definitions import Definitions
-from tfthaw.ir.graph import Graph, GraphIndex, TensorName
-from tfthaw.ir.model import Collection, Model
+from tfthaw.ir.graph import GraphIndex, TensorName
+from tfthaw.ir.model import Model
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.object_graph import ConcreteFunction
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature, SignatureTensor
 from tfthaw.ir.structured_values import TensorSpec
 from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, variable_name
-from tfthaw.passes.add_saver import SavedVariable, WithSaver, add_saver
+from tfthaw.passes.add_saver import SavedVariable, add_saver
 from tfthaw.passes.asset_variables import resolve_asset_variables
 from tfthaw.passes.carriers import find_carriers
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.functions_from_graph import Call, Capture, MadeFunction, Taken, function_from_graph, needed_nodes
-from tfthaw.passes.prune import PLACEHOLDER_OPS, free_name, prune_library, without_lost_colocations
+from tfthaw.passes.prune import PLACEHOLDER_OPS, prune_library, without_lost_colocations
 from tfthaw.passes.resource_tables import to_resource_tables
 from tfthaw.passes.resource_variables import to_resource_variables
 from tfthaw.passes.tables import TABLE_OPS
 from tfthaw.passes.unfreeze import LEAST_ELEMENTS, unfreeze
 from tfthaw.restore.plan import Match, Plan
 from tfthaw.serde.handle_data import handle_data
-from tfthaw.serde.meta_graphs import variable_def
 from tfthaw.serde.object_views import Objects
 from tfthaw.serde.trackable_object_graphs import trackable_object_graph_to_proto
 from tfthaw.tensors import ArrayTensor, Tensor
@@ -91,19 +91,17 @@ def to_tf2(prepared: Prepared, objects: Objects | None = None) -> Tf2Model:
 
 @dataclass(slots=True)
 class _Parts:
-    """The functions of the new model, and the nodes of its main graph.
+    """The functions of the new model, and its signatures.
 
     Attributes:
         made: Every function.
         described: The same, as the object graph describes them.
-        nodes: The nodes of the main graph.
         signatures: The SignatureDefs.
         names: key -> the function's name.
     """
 
     made: list[MadeFunction] = field(default_factory=list)
     described: list[NewFunction] = field(default_factory=list)
-    nodes: list[Node] = field(default_factory=list)
     signatures: dict[str, Signature] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
@@ -118,9 +116,7 @@ class _Writing:
         self.calls: dict[str, Call] = {}
         self.sources: dict[TensorName, Node] = {}  # what is fed -> the node that gives it
         self.moved: dict[TensorName, TensorName] = {}
-        self.fed: dict[TensorName, TensorName] = {}  # tensor of that graph -> the placeholder in the new one
         self.unfrozen: dict[TensorName, TensorName] = {}
-        self.placed: set[TensorName] = set()  # outputs that have a name in the new graph
         self.before = dict(prepared.fed)  # where tensors are in the graph that functions are made of
         assets = [TensorName.parse(asset.tensor) for asset in prepared.model.assets]
         self.fillers: Fillers = self._take_what_is_needed(assets)
@@ -134,7 +130,7 @@ class _Writing:
         self.assets = [name.node for name in assets if name.node in self.index]
         self.written = self._written_variables()
         self.captures = self._captures()
-        self.taken = {*self.captures}
+        self.main = MainGraph(prepared, list(self.captures))
 
     def _take_what_is_needed(self, assets: list[TensorName]) -> Fillers:
         """Reduce the graph to what the signatures need, and what fills their tables."""
@@ -191,7 +187,7 @@ class _Writing:
                 f"{len(rewritten.variables)} reference variables are resource variables now, which TensorFlow 2 trains"
             )
         self.moved = rewritten.outputs
-        prepared.graph = _with_one_handle_each(to_resource_tables(rewritten.graph).graph)
+        prepared.graph = to_resource_tables(rewritten.graph).graph
 
     def _captures(self) -> dict[str, Capture]:
         found = {name: Capture(name, DType.string) for name in self.assets}
@@ -222,7 +218,9 @@ class _Writing:
         for key in self.prepared.selection.signatures:
             self._add_signature(key)
         tables = self._add_tables()
-        init = self._add_init_op(tables)
+        made = {item.function.name: item for item in self.parts.made}
+        calls = [self.main.add_call("initialize", made[table.fill]) for table in tables if made[table.fill].captures]
+        init = self.main.add_init_op(calls)
         built = self._objects(tables)
         return self._finished(built, init)
 
@@ -297,68 +295,19 @@ class _Writing:
         self.parts.names[key] = call.name
         inputs = {}
         for name, taken in call.takes.items():
-            placed = self._place_input(key, name, taken)
-            self.prepared.fed[TensorName.parse(signature.inputs[name].tensor)] = placed
+            spare = f"{_plain(key)}_{_plain(name)}"
+            placed = self.main.add_input(signature.inputs[name].tensor, taken, self.sources[taken.tensor], spare)
             inputs[name] = SignatureTensor(str(placed), taken.dtype, taken.shape)
         fed = [TensorName.parse(entry.tensor).as_input() for entry in inputs.values()]
-        node = self._call_node("PartitionedCall", made, fed)
+        node = self.main.add_call("PartitionedCall", made, fed)
         outputs = {}
         for position, (name, dtype) in enumerate(zip(call.gives, made.result_dtypes, strict=True)):
-            placed = self._place_output(signature.outputs[name].tensor, TensorName(node, position), dtype)
+            placed = self.main.add_output(signature.outputs[name].tensor, TensorName(node, position), dtype)
             outputs[name] = SignatureTensor(str(placed), dtype, shapes[name])
         self.parts.signatures[key] = replace(
             signature, inputs={name: inputs[name] for name in signature.inputs},
             outputs={name: outputs[name] for name in signature.outputs},
         )  # fmt: skip
-
-    def _place_input(self, key: str, name: str, taken: Taken) -> TensorName:
-        """Return the placeholder for a tensor that is fed; signatures that share a tensor share the placeholder."""
-        prepared = self.prepared
-        known = {node.name: node for node in self.parts.nodes}
-        source = self.sources[taken.tensor]
-        if taken.tensor in self.fed:
-            return self.fed[taken.tensor]
-        if source.op in PLACEHOLDER_OPS:
-            if source.name not in known:
-                self.taken.add(source.name)
-                if source.op == "PlaceholderWithDefault":
-                    source = Node(source.name, "Placeholder", [], "", {"dtype": taken.dtype, "shape": taken.shape})
-                self.parts.nodes.append(source)
-            self.fed[taken.tensor] = taken.tensor
-            return taken.tensor
-        new = free_name(self.taken, source.name if taken.tensor.output == 0 else f"{_plain(key)}_{_plain(name)}")
-        self.taken.add(new)
-        self.parts.nodes.append(Node(new, "Placeholder", [], "", {"dtype": taken.dtype, "shape": taken.shape}))
-        self.fed[taken.tensor] = TensorName(new, 0)
-        if TensorName(new, 0) != taken.tensor:
-            prepared.notes.append(f"{taken.tensor} was no placeholder; it is fed as {new}:0 now")
-        return TensorName(new, 0)
-
-    def _place_output(self, source: str, given: TensorName, dtype: DType) -> TensorName:
-        """Give what a call gives the name that the tensor had in the source, where that is free."""
-        tensor = TensorName.parse(source)
-        wanted = tensor.node if tensor.output == 0 else f"{tensor.node}_{tensor.output}"
-        name = free_name(self.taken, wanted)
-        self.taken.add(name)
-        self.parts.nodes.append(Node(name, "Identity", [given.as_input()], "", {"T": dtype}))
-        if tensor not in self.placed and self.before.get(tensor, tensor) not in self.fed:
-            self.placed.add(tensor)
-            self.prepared.fed[tensor] = TensorName(name, 0)
-        return TensorName(name, 0)
-
-    def _call_node(self, name: str, made: MadeFunction, fed: list[str]) -> str:
-        """Add the call of a function to the main graph."""
-        arguments: list[Attr] = [argument.dtype or DType.invalid for argument in made.function.arguments]
-        attrs: dict[str, Attr] = {
-            "Tin": AttrList("type", arguments), "Tout": AttrList("type", [*made.result_dtypes]),
-            "f": FunctionName(made.function.name),
-        }  # fmt: skip
-        op = "StatefulPartitionedCall" if made.function.is_stateful else "PartitionedCall"
-        sources = {node.name for node in self.prepared.whole.nodes}
-        full = free_name({*self.taken, *sources}, name)
-        self.taken.add(full)
-        self.parts.nodes.append(Node(full, op, [*fed, *made.captures], "", attrs))
-        return full
 
     def _add_tables(self) -> list[NewTable]:
         """Add the functions that create, fill and destroy each table."""
@@ -379,15 +328,6 @@ class _Writing:
             self._function(destroy)
             tables.append(NewTable(node.name, create.name, fill.name, destroy.name))
         return tables
-
-    def _add_init_op(self, tables: list[NewTable]) -> str:
-        """Add the node that fills every table, for loaders that run a graph."""
-        made = {item.function.name: item for item in self.parts.made}
-        calls = [self._call_node("initialize", made[table.fill], []) for table in tables if made[table.fill].captures]
-        init = free_name(self.taken, "init")
-        self.taken.add(init)
-        self.parts.nodes.append(Node(init, "NoOp", [f"^{name}" for name in calls]))
-        return init
 
     def _objects(self, tables: list[NewTable]) -> BuiltObjects:
         """Build the object graph."""
@@ -441,7 +381,7 @@ class _Writing:
         stored = proto.serialize(trackable_object_graph_to_proto(built.stored))
         held = [self._held(self.index.nodes[name]) for name in self.captures]
         functions = [*prepared.graph.functions, *(item.function for item in parts.made)]
-        graph = replace(prepared.graph, nodes=[*held, *parts.nodes], functions=functions)
+        graph = replace(prepared.graph, nodes=[*held, *self.main.nodes], functions=functions)
         saved = [SavedVariable(node, key) for node, key in built.keys.items()]
         added = add_saver(graph, saved, object_graph=stored)
         init_signature = Signature(
@@ -452,7 +392,7 @@ class _Writing:
         model = replace(
             prepared.model, graph=added.graph, saver=added.saver, assets=assets, object_graph=built.graph,
             signatures={**parts.signatures, INIT_OP_SIGNATURE: init_signature},
-            collections=_collections(built, added, init),
+            collections=main_collections(built, added, init),
             tags=prepared.model.tags or ("serve",),
         )  # fmt: skip
         values = {built.keys[node]: self.plan.matches[node].tensor for node in built.keys}
@@ -465,45 +405,6 @@ class _Writing:
             attrs["shape"] = self._shape(node)
         inputs = [text for text in node.inputs if not text.startswith("^")]
         return replace(node, attrs=attrs, inputs=inputs)
-
-
-def _collections(built: BuiltObjects, added: WithSaver, init: str) -> dict[str, Collection]:
-    """Return what sessions find by collections: the init op and the variables."""
-    every, trainable = [], []
-    for node, variable in built.variables.items():
-        data = variable_def(
-            node, initializer=added.assigns[node], snapshot=added.snapshots[node], is_resource=True,
-            trainable=variable.trainable,
-        )  # fmt: skip
-        every.append(data)
-        trainable += [data] if variable.trainable else []
-    found = {"saved_model_main_op": Collection("node", [init])}
-    if every:
-        found["variables"] = Collection("bytes", every)
-    if trainable:
-        found["trainable_variables"] = Collection("bytes", trainable)
-    return found
-
-
-def _with_one_handle_each(graph: Graph) -> Graph:
-    """Let the first of several nodes that give the handle of one variable stand for all of them."""
-    first: dict[tuple[str, str], str] = {}
-    same: dict[str, str] = {}
-    for node in graph.nodes:
-        if node.op in HANDLE_OPS:
-            known = first.setdefault((node.text("container"), variable_name(node)), node.name)
-            if known != node.name:
-                same[node.name] = known
-    if not same:
-        return graph
-    kept = [node for node in graph.nodes if node.name not in same]
-    rewired = [replace(node, inputs=[_renamed(text, same) for text in node.inputs]) for node in kept]
-    return graph.with_nodes(without_lost_colocations(rewired))
-
-
-def _renamed(text: str, names: Mapping[str, str]) -> str:
-    name = TensorName.parse(text)
-    return TensorName(names[name.node], name.output).as_input() if name.node in names else text
 
 
 def _plain(text: str) -> str:
