@@ -166,15 +166,20 @@ class _Inlining:
 
     def resolved(self, tensor: TensorName) -> TensorName:
         """Return where a tensor is now."""
+        passed = []
         while tensor.node in self.moved:
             outputs = self.moved[tensor.node]
             if tensor.output >= len(outputs):
                 raise StructureError(f"the call gives {len(outputs)} tensors, {tensor} is asked for",
                                      where=f"node {tensor.node!r}")  # fmt: skip
+            passed.append(tensor)
             moved = outputs[tensor.output]
             if moved.node == tensor.node:
-                return moved
+                tensor = moved
+                break
             tensor = moved
+        for old in passed[:-1]:  # the next one need not go the same way
+            self.moved[old.node][old.output] = tensor
         return tensor
 
     def _settled(self, node: Node) -> Node:
