@@ -145,6 +145,14 @@ def test_the_type_of_an_unknown_op_comes_from_who_asks():
         make(nodes, {"x": take("x:0")}, {"y": "odd"}, dtypes={"y": DType.int32})
 
 
+def test_an_op_that_functions_no_longer_take():
+    nodes = [placeholder("x"), node("norm", "BatchNormWithGlobalNormalization", *["x"] * 5), node("y", "Neg", "norm")]
+
+    with pytest.raises(UnsupportedError, match=r"norm \(BatchNormWithGlobalNormalization\) was removed in version 9"):
+        make(nodes, {"x": take("x:0")}, {"y": "y"})
+    assert make(nodes, {"norm": take("norm:0")}, {"y": "y"}).nodes == ("y",)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("x", "x"), ("Input:1", "input_1"), ("a/b-C", "a_b_c"), ("_x", "arg__x"), ("ä", "arg__"), ("", "arg_")],

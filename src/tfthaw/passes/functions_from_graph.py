@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tfthaw.dtypes import DType
+from tfthaw.errors import UnsupportedError
 from tfthaw.ir.arguments import Argument
 from tfthaw.ir.attrs import Attr, AttrList, Shape
 from tfthaw.ir.definitions import Definitions
@@ -31,6 +32,7 @@ from tfthaw.ir.function_bodies import ARGUMENT_OP, Body, close_body
 from tfthaw.ir.functions import Function
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
+from tfthaw.ir.op_history import op_history
 from tfthaw.passes.prune import PLACEHOLDER_OPS, free_name, without_lost_colocations
 from tfthaw.tensors import ArrayTensor
 
@@ -117,7 +119,8 @@ def function_from_graph(
         definitions: What the ops of the graph take and give.
 
     Raises:
-        UnsupportedError: Nothing says what an op in it gives.
+        UnsupportedError: Nothing says what an op in it gives, or TensorFlow takes ops in it no longer: functions are
+            always of the newest version of GraphDef, whatever the graph was.
     """
     return _Making(index, call, captures, definitions).function()
 
@@ -177,6 +180,7 @@ class _Making:
             attrs[len(described)] = _argument_attrs(node, None if capture.dtype is DType.resource else Shape(()))
             name = self._take(node, TensorName(node, 0), capture.dtype)
             described.append(Argument(name, capture.dtype, opaque=capture.described))
+        _refuse_removed([self.index.nodes[name] for name in self.inside])
         nodes = without_lost_colocations([self._rewired(self.index.nodes[name]) for name in self.inside])
         results, dtypes, returned, added = self._results()
         body = Body(call.name, [*self.arguments, *nodes, *added], [node.name for node in self.arguments], returned)
@@ -249,6 +253,21 @@ class _Making:
         if found is not None and tensor.output < len(found):
             return found[tensor.output].base
         return self.call.dtypes.get(result, DType.invalid)
+
+
+def _refuse_removed(nodes: Sequence[Node]) -> None:
+    """Refuse ops that TensorFlow takes in graphs of older versions alone."""
+    problems = []
+    for node in nodes:
+        history = op_history(node.op)
+        if history is not None and history.deprecated is not None:
+            version, why = history.deprecated
+            problems.append(f"{node.name} ({node.op}) was removed in version {version} of GraphDef: {why}")
+    if problems:
+        raise UnsupportedError(
+            "TensorFlow 2 takes these ops in no function", problems=problems,
+            hint="keep the graph as it is, for sessions: --style v1",
+        )  # fmt: skip
 
 
 def argument_name(name: str) -> str:
