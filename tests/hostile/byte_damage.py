@@ -24,7 +24,7 @@ FORMATS = {
 
 def options_of(kind: str, seeds: dict[str, str]) -> tuple[str, ...]:
     """Return the options that a conversion of a seed into a graph format needs."""
-    if kind == "graph-def":
+    if kind in ("graph-def", "library"):
         return (*OUTPUTS, "--checkpoint", seeds["checkpoint"])
     return OUTPUTS if kind in ("meta-graph", "frozen-graph", "graph-text") else ()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from byte_damage import damaged_seeds, wrong_files
 from graph_lies import lying_graphs, lying_messages
 from judge import Case
+from library_lies import lying_libraries
 from places import escaping_assets, looping_folders, odd_places, unreadable
 from tensor_lies import lying_archives, lying_hdf5, lying_indexes, lying_safetensors
 
@@ -35,6 +36,7 @@ def make_corpus(directory: Path, seeds: dict[str, str]) -> dict[str, list[Case]]
         "assets": list(escaping_assets(each("assets"), seeds)),
         "unreadable": list(unreadable(each("unreadable"), seeds)),
         "graphs": list(lying_graphs(each("graphs"))),
+        "libraries": list(lying_libraries(each("libraries"))),
         "messages": list(lying_messages(each("messages"))),
         "indexes": list(lying_indexes(each("indexes"))),
         "safetensors": list(lying_safetensors(each("safetensors"))),

@@ -76,7 +76,7 @@ def add(graph: Any, name: str, op: str, *inputs: str, **attrs: Any) -> Any:
     return node
 
 
-F, I32, S = DType.float32, DType.int32, DType.string
+F, I32, R, S = DType.float32, DType.int32, DType.resource, DType.string
 
 
 def frozen_graph() -> Any:
@@ -107,6 +107,65 @@ def variable_graph() -> Any:
     _forward(graph, "w/read", "b/read")
     add_saver_nodes(graph, {"w": b"w", "b": b"b"})
     return graph
+
+
+def library_graph() -> Any:
+    """Return a GraphDef that computes the same in functions: a call, a choice, a loop and a call for several types."""
+    graph = proto.GraphDef()
+    graph.versions.producer = 134
+    add(graph, "x", "Placeholder", dtype=F, shape=(-1, 4))
+    for name, value in (("w", W), ("b", B)):
+        add(graph, name, "VarHandleOp", dtype=F, shape=value.shape, container=b"", shared_name=name.encode())
+    taken, given = [F, R, R], [F]
+    add(graph, "logits", "StatefulPartitionedCall", "x", "w", "b", Tin=taken, Tout=given, f="forward")
+    add(graph, "softmax", "Softmax", "logits", T=F)
+    forward = add_function(graph, "forward", {"x": F, "w": R, "b": R}, {"y": F}, y="choice:output:0")
+    add(forward, "yes", "Const", dtype=DType.bool, value=np.array(True))
+    types = {"Tcond": DType.bool, "Tin": taken, "Tout": given}
+    add(forward, "choice", "If", "yes:output:0", "x", "w", "b", then_branch="dense", else_branch="loop", **types)
+    dense = add_function(graph, "dense", {"x": F, "w": R, "b": R}, {"y": F}, y="add:r:0")
+    add(dense, "kernel", "ReadVariableOp", "w", dtype=F)
+    add(dense, "bias", "ReadVariableOp", "b", dtype=F)
+    add(dense, "MatMul", "MatMul", "x", "kernel:value:0", T=F, transpose_a=False, transpose_b=False)
+    add(dense, "add", "sum", "MatMul:product:0", "bias:value:0", "^kernel", T=F)
+    _loop(graph)
+    total = add_function(graph, "sum", {"one": F, "other": F}, {"r": F}, r="add:z:0")
+    total.signature.attr.add(name="T", type="type")
+    for argument in (*total.signature.input_arg, *total.signature.output_arg):
+        argument.ClearField("type")
+        argument.type_attr = "T"
+    add(total, "add", "AddV2", "one", "other").attr["T"].placeholder = "T"
+    return graph
+
+
+def _loop(graph: Any) -> None:
+    taken = {"x": F, "w": R, "b": R}
+    loop = add_function(graph, "loop", taken, {"y": F}, y="while:output:3")
+    add(loop, "zero", "Const", dtype=I32, value=np.array(0, np.int32))
+    add(loop, "start", "ReadVariableOp", "b", dtype=F)
+    inputs = ("zero:output:0", "w", "b", "start:value:0")
+    add(loop, "while", "While", *inputs, T=[I32, R, R, F], cond="again", body="step")
+    carried = {"i": I32, "w": R, "b": R, "y": F}
+    again = add_function(graph, "again", carried, {"more": DType.bool}, more="less:z:0")
+    add(again, "limit", "Const", dtype=I32, value=np.array(3, np.int32))
+    add(again, "less", "Less", "i", "limit:output:0", T=I32)
+    step = add_function(graph, "step", carried, carried, i="add:z:0", w="w", b="b", y="next:z:0")
+    add(step, "one", "Const", dtype=I32, value=np.array(1, np.int32))
+    add(step, "add", "AddV2", "i", "one:output:0", T=I32)
+    add(step, "bias", "ReadVariableOp", "b", dtype=F)
+    add(step, "next", "AddV2", "y", "bias:value:0", T=F)
+
+
+def add_function(graph: Any, name: str, takes: dict[str, DType], gives: dict[str, DType], **returns: str) -> Any:
+    """Add a function to the library of a GraphDef and return it."""
+    function = graph.library.function.add()
+    function.signature.name = name
+    for arguments, stored in ((takes, function.signature.input_arg), (gives, function.signature.output_arg)):
+        for argument, dtype in arguments.items():
+            stored.add(name=argument, type=int(dtype))
+    for result, tensor in returns.items():
+        function.ret[result] = tensor
+    return function
 
 
 def add_saver_nodes(graph: Any, keys: dict[str, bytes]) -> None:
@@ -249,6 +308,7 @@ def write_seeds(folder: Path) -> dict[str, str]:
         "saved-model": str(saved),
         "frozen-graph": place("frozen.pb", frozen_graph().SerializeToString(deterministic=True)),
         "graph-text": place("text.pbtxt", to_text(frozen_graph()).encode()),
+        "library": place("library.pb", library_graph().SerializeToString(deterministic=True)),
         "graph-def": place("graph.pb", variable_graph().SerializeToString(deterministic=True)),
         "keras-h5": place("keras.h5", keras_h5_bytes()),
         "keras-weights": place("weights.h5", weights_h5_bytes()),

@@ -14,6 +14,7 @@ KINDS = (
     "assets",
     "unreadable",
     "graphs",
+    "libraries",
     "messages",
     "indexes",
     "safetensors",

@@ -139,6 +139,8 @@ BROKEN = {
         main(function(), function("g", nodes=[constant("i", 1), node("n", "f", "i:output:0", T=None)],
                                   returns={"y": "n:y:0"}), nodes=[call("call", "x", f="g")]),
         "function 'g': n (f): input 0, 'i:output:0', is int32, it takes float32"),
+    "no function": (main(nodes=[call("call", "x", f="")]),
+                    "call (PartitionedCall): it calls '', which is not in the library"),
     "a loop of another type": (
         main(TRUE, function(gives="y:int32", nodes=[constant("n", 1)]), nodes=[loop("w", "x", cond="true", body="f")]),
         "w (StatelessWhile): body 'f' gives int32 at position 0, its caller expects float32"),

@@ -14,6 +14,7 @@ from tfthaw.ir.structured_text import shape_text
 from tfthaw.passes.prune import PLACEHOLDER_OPS
 
 _MOST_NAMES = 5
+_FED_OPS = PLACEHOLDER_OPS - {"PlaceholderWithDefault"}
 
 
 def refuse_unfed(prepared: Prepared) -> None:
@@ -58,13 +59,12 @@ def refuse_unfed(prepared: Prepared) -> None:
 def _unfed(prepared: Prepared, index: GraphIndex, signature: Signature) -> dict[str, list[str]]:
     """Return the placeholders that a signature needs and does not feed, each with the outputs that need it."""
     fed = {prepared.where(TensorName.parse(entry.tensor)).node for entry in signature.inputs.values()}
+    known = [name for name, node in index.nodes.items() if node.op in _FED_OPS and name not in fed]
+    if not known:
+        return {}
     outputs = {name: prepared.where(TensorName.parse(entry.tensor)).node for name, entry in signature.outputs.items()}
     reached = index.reach(outputs.values(), stop=fed)
-    unfed: dict[str, list[str]] = {
-        name: []
-        for name, node in index.nodes.items()
-        if name in reached and name not in fed and node.op in PLACEHOLDER_OPS and node.op != "PlaceholderWithDefault"
-    }
+    unfed: dict[str, list[str]] = {name: [] for name in known if name in reached}
     for output, node_name in outputs.items() if unfed else ():
         for name in unfed.keys() & index.reach([node_name], stop=fed):
             unfed[name].append(output)

@@ -42,6 +42,7 @@ class Call:
         attrs: The attrs that the function is called with.
         takes: The types of what the function is given, or None where the node's attrs do not say.
         gives: The types of what is expected of it, or None.
+        is_condition: Whether it is the condition of a loop.
     """
 
     function: str
@@ -49,11 +50,7 @@ class Call:
     attrs: Mapping[str, Attr] = field(default_factory=dict)
     takes: Sequence[DType] | None = None
     gives: Sequence[DType] | None = None
-
-    @property
-    def is_condition(self) -> bool:
-        """Whether the function is the condition of a loop."""
-        return self.attr == "cond"
+    is_condition: bool = False
 
 
 def calls_of(node: Node, library: Collection[str]) -> Iterator[Call]:
@@ -73,9 +70,10 @@ def calls_of(node: Node, library: Collection[str]) -> Iterator[Call]:
     for attr in node.attrs if named is None else named:
         value = node.attrs.get(attr)
         for item in value.items if isinstance(value, AttrList) else (value,):
-            if isinstance(item, FunctionName) and item.name:  # an empty name stands for no function
+            if isinstance(item, FunctionName) and (item.name or attr in types):  # else an empty name is no function
                 takes, gives = types.get(attr, (None, None))
-                yield Call(item.name, attr, item.attrs, _listed(node, takes), _listed(node, gives))
+                is_condition = attr in types and gives is None
+                yield Call(item.name, attr, item.attrs, _listed(node, takes), _listed(node, gives), is_condition)
 
 
 @lru_cache(maxsize=4096)

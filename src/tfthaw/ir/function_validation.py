@@ -252,7 +252,7 @@ class _Body:
             for problem in self._node_problems(node):
                 yield f"{node.name} ({node.op}): {problem}"
         yield from self._return_problems()
-        yield from waiting_problems(self.needs, {name: node.op for name, node in self.nodes.items()})
+        yield from waiting_problems(self.needs, {name: node.op for name, node in self.nodes.items()}, self.arguments)
 
     def _node_problems(self, node: Node) -> Iterator[str]:
         problems = list(attr_problems(node)) if node.op not in self.library.functions else []
@@ -350,16 +350,24 @@ class _Body:
                 yield f"control output {name!r} waits for {node!r}, which is no node of it"
 
 
-def waiting_problems(needs: Mapping[str, Collection[str]], ops: Mapping[str, str]) -> Iterator[str]:
+def waiting_problems(
+    needs: Mapping[str, Collection[str]], ops: Mapping[str, str], given: Iterable[str] = ()
+) -> Iterator[str]:
     """Yield cycles that no loop explains; the only way back is from a NextIteration to a Merge.
 
     Args:
         needs: node -> the nodes that must run before it.
         ops: node -> its op.
+        given: What is there before any node runs.
     """
-    ahead = {
-        name: [source for source in sources if ops.get(source) not in NEXT_OPS] if ops[name] in MERGE_OPS else sources
-        for name, sources in needs.items()
-    }
+    done = set(given)
+    ahead: dict[str, Collection[str]] = {}
+    for name, every in needs.items():  # most graphs are written in order, so that little is left
+        is_merge = ops[name] in MERGE_OPS
+        sources = [source for source in every if ops.get(source) not in NEXT_OPS] if is_merge else every
+        if done.issuperset(sources):
+            done.add(name)
+        else:
+            ahead[name] = sources
     for cycle in cycles(ahead):
         yield f"nodes wait for each other without a loop: {cycle_text(cycle, '<-')}"
