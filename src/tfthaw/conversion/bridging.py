@@ -45,5 +45,5 @@ def bridge(model: Model, options: Options, fetched: Iterable[TensorName]) -> tup
             said.meta_info_def.stripped_default_attrs = True
             model = replace(model, opaque=model.opaque + proto.serialize(said))
         count = sum(stripped.dropped.values())
-        notes.append(f"dropped {count} attrs that were at their default ({len(stripped.dropped)} kinds)")
+        notes.append(f"dropped {count} attrs that were at their default" if count else "no attr was at its default")
     return model, notes

@@ -115,7 +115,7 @@ class Options:
     def _check_version(self, version: str) -> None:
         """Refuse a version of TensorFlow that graphs cannot be made for."""
         known = versions()[versions().index(OLDEST) :]
-        if not re.fullmatch(r"\d{1,3}\.\d{1,3}([.\-]?\w+)*", version) or minor_of(version) not in known:
+        if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}(\.[\w.\-]*)?", version) or minor_of(version) not in known:
             raise UsageError(
                 f"for_tf is {version!r}; expected major.minor of a TensorFlow from {known[0]} to {known[-1]}",
                 hint=f"known are {', '.join(known)}",

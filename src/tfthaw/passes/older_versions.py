@@ -236,7 +236,7 @@ class _Fitting:
         first = self._first_that_reads(graph)
         hint = f"TensorFlow {first} is the first that reads it all: --for-tf {first}" if first else None
         raise UnsupportedError(
-            f"TensorFlow {self.version} cannot read {len(names)} of the nodes" if names
+            f"TensorFlow {self.version} cannot read {len(names)} of the graph's nodes" if names
             else f"TensorFlow {self.version} cannot read the graph",
             problems=lines, hint=hint or "no TensorFlow that is known reads it all",
         )  # fmt: skip
@@ -257,7 +257,7 @@ class _Fitting:
         notes = [f"{count} {old} became {new} for TensorFlow {self.version}, which computes the same"
                  for (old, new), count in sorted(self.replaced.items())]  # fmt: skip
         if self.dropped:
-            notes.append(f"dropped attrs that TensorFlow {self.version} does not know and that said nothing: "
+            notes.append(f"dropped attrs that TensorFlow {self.version} does not know and that change nothing: "
                          f"{_counted(self.dropped)}")  # fmt: skip
         if self.added:
             notes.append(f"spelled out attrs that TensorFlow {self.version} would read otherwise: "
@@ -265,7 +265,10 @@ class _Fitting:
         if self.custom:
             notes.append(f"ops that no TensorFlow brings were not judged: {_counted(self.custom)}")
         if self.contrib:
-            notes.append(f"TensorFlow {self.version} must import tf.contrib first, which has {_counted(self.contrib)}")
+            notes.append(
+                f"modules of tf.contrib, which TensorFlow {self.version} must import first, have "
+                f"{_counted(self.contrib)}"
+            )
         return [*notes, *self.said]
 
 
@@ -275,10 +278,13 @@ def _fitted(node: Node, dropped: list[str], added: Mapping[str, Attr]) -> Node:
 
 
 def _line(obstacle: Obstacle, why: str, names: list[str]) -> str:
+    """Return one problem as a line: what it is, why nothing was done about it, and which nodes have it."""
     named = [name for name in names if name]
-    shown = ", ".join(named[:_NAMED]) + (", ..." if len(named) > _NAMED else "")
+    if not named:
+        return f"{obstacle.text}; {why}" if why else obstacle.text
     reason = f"; not replaced: {why}" if why else ""
-    return f"{obstacle.text}{reason}: {len(named)} nodes: {shown}" if named else f"{obstacle.text}; {why}".rstrip("; ")
+    count = "1 node" if len(named) == 1 else f"{len(named)} nodes"
+    return f"{obstacle.text}{reason}: {count}: {', '.join(named[:_NAMED])}{', ...' if len(named) > _NAMED else ''}"
 
 
 def _counted(counts: Counter[str]) -> str:
