@@ -40,6 +40,7 @@ from tfthaw.ir.structured_values import TensorSpec
 from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, variable_name
 from tfthaw.passes.add_saver import SavedVariable, add_saver
 from tfthaw.passes.asset_variables import resolve_asset_variables
+from tfthaw.passes.calls_by_attr import call_by_attr
 from tfthaw.passes.carriers import find_carriers
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.functions_from_graph import Call, Capture, MadeFunction, Taken, function_from_graph, needed_nodes
@@ -145,7 +146,8 @@ class _Writing:
         found = find_fillers(prepared, reached, assets)
         cone = [node for node in found.nodes if node.name not in reached]
         kept = [node for node in index.nodes.values() if node.name in reached]
-        prepared.graph = prune_library(prepared.graph.with_nodes(without_lost_colocations([*kept, *cone])))
+        taken = prepared.graph.with_nodes(without_lost_colocations([*kept, *cone]))
+        prepared.graph = call_by_attr(prune_library(taken))
         held = [
             f"{node.name} ({node.op}) in {function.name}"
             for function in prepared.graph.functions
