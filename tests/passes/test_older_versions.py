@@ -1,18 +1,23 @@
 """Graphs for older versions of TensorFlow, built by hand: what goes, what is replaced, and what is refused."""
 
+import contextlib
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from graphs import FLOAT, Unchanged, by_name, constant, function, graph, library, node, ops, placeholder, variable
 from older_judge import unreadable
 from tfthaw.dtypes import DType
-from tfthaw.errors import UnsupportedError
-from tfthaw.ir.attrs import AttrList, AttrPlaceholder, FunctionName, Shape
+from tfthaw.errors import TfthawError, UnsupportedError
+from tfthaw.ir.attrs import AttrList, AttrPlaceholder, FunctionName, OpaqueAttr, Shape
 from tfthaw.ir.definitions import Definition
 from tfthaw.ir.graph import Graph, Node, TensorName, Versions
 from tfthaw.ir.op_history import op_history, versions
 from tfthaw.passes.older_equivalents import NO_EQUIVALENT, RULES
 from tfthaw.passes.older_versions import for_version
+from tfthaw.passes.strip_attrs import strip_attrs
 
 NONE = AttrList("", [])
 
@@ -281,17 +286,36 @@ def test_defaults_that_a_version_lacks_are_spelled_out():
     assert for_version(graph(pool), "1.4").graph.nodes == [pool]  # since 0.12 it has a default
 
 
-def test_rules_survive_nodes_that_are_none():
-    for name in RULES:
-        broken = graph(Node("n", name, []), Node("m", name, ["a", "b", "c", "d", "e", "f", "g", "h"]))
-        version = next((each for each in reversed(versions()) if not op_history(name).is_in(each)), None)
-        if versions().index(version) >= versions().index("1.4"):
-            assert "2 nodes" in refusal(broken, version).problems[0] or "1 node" in refusal(broken, version).problems[0]
+def lacking(name):
+    """Return the newest version that lacks an op which came later."""
+    return next(version for version in reversed(versions()) if not op_history(name).is_in(version))
+
+
+JUNK = st.one_of(
+    st.booleans(), st.integers(-2, 2), st.just(0.5), st.binary(max_size=3), st.sampled_from(list(DType)),
+    st.sampled_from([NONE, AttrList("i", [1]), AttrList("type", [FLOAT]), Shape(None), FunctionName("f"),
+                     AttrPlaceholder("T"), OpaqueAttr(b"")]),
+)  # fmt: skip
+INPUTS = st.sampled_from(["x", "n", "k", "s", "x:1", "n:output:0", "n:y:x", "gone", "^k", ""])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_rules_survive_nodes_that_say_nonsense(data):
+    """Only an error of ours may come out, in a main graph and in a function."""
+    name = data.draw(st.sampled_from(sorted(RULES)))
+    attrs = {attr.name: data.draw(JUNK) for attr in op_history(name).attrs if data.draw(st.integers(0, 9))}
+    found = Node("n", name, data.draw(st.lists(INPUTS, max_size=7)), attrs=attrs)
+    nodes = [placeholder("x"), constant("k", 0), constant("s", [b"a"]), found, node("user", "Neg", "n:1")]
+    held = function("f", {"x": FLOAT}, nodes[1:], {"y": (data.draw(INPUTS), FLOAT)})
+    with contextlib.suppress(TfthawError):
+        for_version(library(nodes, held), lacking(name))
+    with contextlib.suppress(TfthawError):
+        strip_attrs(library(nodes, held))
 
 
 def test_every_rule_is_for_an_op_that_some_version_lacks():
-    lacking = {name: next(v for v in reversed(versions()) if not op_history(name).is_in(v)) for name in RULES}
-    assert all(versions().index(version) >= versions().index("1.4") for version in lacking.values())
+    assert all(versions().index(lacking(name)) >= versions().index("1.4") for name in RULES)
     assert all(op_history(name) is not None for name in NO_EQUIVALENT)
     assert not set(RULES) & set(NO_EQUIVALENT)
 

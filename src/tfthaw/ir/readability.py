@@ -252,7 +252,7 @@ def shown(value: Attr) -> str:
     if isinstance(value, DType):
         return value.name
     if isinstance(value, bytes):
-        text = value.decode(errors="replace")
+        text = value[:100].decode(errors="replace")
     elif isinstance(value, AttrList):
         text = f"[{', '.join(shown(item) for item in value.items[:8])}{', ...' if len(value.items) > 8 else ''}]"
     elif isinstance(value, bool):

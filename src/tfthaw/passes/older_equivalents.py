@@ -216,7 +216,7 @@ def _parse_example_v2(node: Node, scope: Scope) -> Replacement | str:
     keys: list[list[Node]] = []
     for kind, text in (("sparse_key", sparse_keys), ("dense_key", dense_keys)):
         value = scope.value(text)
-        if value is None or value.ndim != 1:
+        if value is None or value.ndim != 1 or value.dtype != object:
             return "the names of the features are no constants"
         keys.append([scope.constant(node, kind, np.array(key, object), DType.string) for key in value])
     texts = [scope.output(constant) for part in keys for constant in part]
@@ -275,10 +275,12 @@ def _leaky_relu(node: Node, scope: Scope) -> Replacement | str:
     dtype, alpha = _dtype(node), node.attrs.get("alpha", 0.2)
     if dtype is None:
         return _OPEN
+    if not dtype.is_float or not isinstance(alpha, float):
+        return "it says no slope, or is of no floating type"
     (features,) = _data(node)
     steps = _Steps(node, scope)
     # the attr is a float32, whatever the features are
-    slope = scope.constant(node, "alpha", np.float32(alpha).astype(dtype.numpy), dtype)  # type: ignore[arg-type]
+    slope = scope.constant(node, "alpha", np.float32(alpha).astype(dtype.numpy), dtype)
     steps.made.append(slope)
     zeros = steps.add("zeros", "ZerosLike", features, T=dtype)
     positive = steps.add("positive", "Greater", features, zeros, T=dtype)

@@ -134,8 +134,10 @@ class Scope:
         node = self.nodes.get(parts[0])
         if node is None:
             return None
+        if len(parts) != 3 or not (parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 10):
+            return None
         for span in self._definitions.output_spans(node) or []:
-            if len(parts) == 3 and span.name == parts[1]:
+            if span.name == parts[1]:
                 return span.first + int(parts[2])
         return None
 
