@@ -227,9 +227,42 @@ def test_v1_control_flow_becomes_part_of_functions(tf, tmp_path):
         return {"serving_default": ({"x": x, "flag": flag}, {"y": v1.cond(flag, lambda: loop * 2, lambda: x @ w)})}
 
     source = Source(tf, tmp_path, build, {"x": X, "flag": np.bool_(True)})
-    convert(source.path, tmp_path / "new", to="saved-model", verify="weights")
+    result = convert(source.path, tmp_path / "new", to="saved-model", verify="weights")
 
     assert_answers(tf, tf.saved_model.load(str(tmp_path / "new")), source)
+    assert any("no gradients through loops of TensorFlow 1: while/Enter" in note for note in result.notes)
+
+
+def test_gradients_go_through_conds_of_tensorflow_1(tf, tmp_path):
+    def build(v1):
+        x = v1.placeholder("float32", [None, 4], name="x")
+        w = v1.get_variable("w", [4, 2], initializer=v1.random_normal_initializer(), use_resource=False)
+        flag = v1.reduce_sum(x) > -100.0
+        return {"serving_default": ({"x": x}, {"y": v1.cond(flag, lambda: x @ w, lambda: x[:, :2])})}
+
+    source = Source(tf, tmp_path, build, {"x": X})
+    result = convert(source.path, tmp_path / "new", to="saved-model", verify="weights")
+    loaded = tf.saved_model.load(str(tmp_path / "new"))
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(loaded.signatures["serving_default"](x=tf.constant(X))["y"])
+    np.testing.assert_allclose(tape.gradient(loss, loaded.w)[:, 1], X.sum(0), rtol=1e-5)
+    assert not any("gradients" in note for note in result.notes)
+
+
+def test_state_that_signatures_shared(tf, tmp_path):
+    def build(v1):
+        x = v1.placeholder("float32", [], name="x")
+        queue = tf.queue.FIFOQueue(5, ["float32"], [[]], name="queue")
+        with v1.control_dependencies([queue.enqueue(x)]):
+            both = queue.dequeue()
+        return {"one": ({"x": x}, {"y": both}), "other": ({"x": x}, {"z": both + 1.0})}
+
+    source = Source(tf, tmp_path, build, {"x": np.float32(3)})
+    result = convert(source.path, tmp_path / "new", to="saved-model", verify="weights")
+
+    assert_answers(tf, tf.saved_model.load(str(tmp_path / "new")), source)
+    assert any("queue (FIFOQueueV2) keeps state; of the signatures one, other" in note for note in result.notes)
 
 
 def test_local_variables_have_the_value_that_loading_gives_them(tf, tmp_path):

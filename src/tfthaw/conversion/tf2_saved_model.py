@@ -14,6 +14,7 @@ import numpy as np
 
 from tfthaw import proto
 from tfthaw.conversion.freezing import settle_batch_norm
+from tfthaw.conversion.function_notes import function_notes
 from tfthaw.conversion.initialisation import Fillers, find_fillers, require_plain_init
 from tfthaw.conversion.main_graph import MainGraph, main_collections
 from tfthaw.conversion.prepared import Prepared, needed_variables
@@ -217,11 +218,11 @@ class _Writing:
 
     def model(self) -> Tf2Model:
         """Return the model."""
-        for key in self.prepared.selection.signatures:
-            self._add_signature(key)
+        made = {key: self._add_signature(key) for key in self.prepared.selection.signatures}
+        self.prepared.notes += function_notes(self.index, made, self.definitions)
         tables = self._add_tables()
-        made = {item.function.name: item for item in self.parts.made}
-        calls = [self.main.add_call("initialize", made[table.fill]) for table in tables if made[table.fill].captures]
+        known = {item.function.name: item for item in self.parts.made}
+        calls = [self.main.add_call("initialize", known[table.fill]) for table in tables if known[table.fill].captures]
         init = self.main.add_init_op(calls)
         built = self._objects(tables)
         return self._finished(built, init)
@@ -284,7 +285,7 @@ class _Writing:
             number += 1
         return f"__inference_{kind}_{number}"
 
-    def _add_signature(self, key: str) -> None:
+    def _add_signature(self, key: str) -> MadeFunction:
         """Add the function of a signature, its call in the main graph, and the SignatureDef."""
         signature = self.prepared.selection.signatures[key]
         wanted = self.calls[key]
@@ -310,6 +311,7 @@ class _Writing:
             signature, inputs={name: inputs[name] for name in signature.inputs},
             outputs={name: outputs[name] for name in signature.outputs},
         )  # fmt: skip
+        return made
 
     def _add_tables(self) -> list[NewTable]:
         """Add the functions that create, fill and destroy each table."""
