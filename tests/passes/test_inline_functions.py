@@ -125,13 +125,15 @@ def test_the_value_of_a_call_with_side_effects_waits_for_them():
     assert inputs(found)["f"] == ["f/twice", "^f/assign"]
 
 
-def test_side_effects_that_a_function_does_not_list_run_when_a_node_is_named_after_it():
-    """As TensorFlow runs them: a PartitionedCall prunes them away."""
-    old = dataclasses.replace(WRITE, control_returns={})
-    nodes = [handle("w"), placeholder("x"), node("f", "write", "w", "x", T=None)]
+def test_side_effects_that_a_function_does_not_list():
+    """As TensorFlow runs them: a PartitionedCall prunes them away, unless the function gives nothing at all."""
+    silent = dataclasses.replace(WRITE, control_returns={})
+    giving = function("giving", {"v": DType.resource, "x": FLOAT}, [ASSIGN], {"r": ("x", FLOAT)})
+    given = [handle("w"), placeholder("x")]
 
-    assert inputs(inlined(nodes, old))["f"] == ["^f/assign"]
-    assert inputs(inlined([*nodes[:2], call("f", "write", "w", "x")], old))["f"] == []
+    assert inputs(inlined([*given, call("f", "write", "w", "x")], silent))["f"] == ["^f/assign"]
+    assert inputs(inlined([*given, call("f", "giving", "w", "x")], giving))["f"] == ["x"]
+    assert inputs(inlined([*given, node("f", "giving", "w", "x", T=None)], giving))["f"] == ["x", "^f/assign"]
 
 
 def test_several_things_that_a_call_waits_for_meet_in_one_node():
@@ -175,6 +177,23 @@ def test_a_constant_of_a_call_in_a_loop_is_in_the_loop():
 
     assert inputs(found)["f/one"] == ["^f/input_0"]
     assert inputs(found)["f/input_0"] == ["enter"]
+
+
+def test_a_loop_in_a_body_keeps_its_nodes_inside():
+    body = [node("enter", "Enter", "a", frame_name=b"w"), constant("in", 1.0, "^enter"), constant("out", 2.0)]
+    loop = function("loop", {"a": FLOAT}, body, {"r": ("in:output:0", FLOAT)})
+    found = inputs(inlined([placeholder("x"), call("f", "loop", "x")], loop))
+
+    assert (found["f/in"], found["f/out"]) == (["^f/enter"], ["^f/input_0"])
+
+
+def test_a_call_of_several_inputs_in_a_cond_waits_for_all_of_them():
+    minus = function("minus", {"a": FLOAT, "b": FLOAT}, [node("n", "Neg", "a")], {"r": ("n:y:0", FLOAT)})
+    nodes = [placeholder("x"), placeholder("p", (), DType.bool), node("s", "Switch", "x", "p")]
+    found = inputs(inlined([*nodes, call("f", "minus", "x", "s:1")], minus))
+
+    assert found["f/start"] == ["^f/input_0", "^f/input_1"]
+    assert (found["f/argument_0"], found["f/n"]) == (["f/input_0", "^f/start"], ["f/argument_0"])
 
 
 def test_a_call_in_a_cond_runs_only_where_its_inputs_are():

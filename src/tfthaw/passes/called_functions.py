@@ -45,7 +45,7 @@ class Callee:
         body: Its body.
         dtypes: The element types of what it gives.
         listed: The nodes that have run when a `PartitionedCall` has: its control outputs.
-        stateful: The nodes that have run when a node named after it has, where it lists none.
+        stateful: The nodes that have side effects, or whose place among side effects matters.
         waited: Nodes that others in the body wait for.
         has_effect: Whether something in it does more than to compute a value.
     """
@@ -60,10 +60,12 @@ class Callee:
     def controls(self, call: Node) -> list[str]:
         """Return the nodes of the body that have run when a call has.
 
-        TensorFlow runs what a function lists. Of a function that lists nothing, a `PartitionedCall` runs what its
-        results need and no more; a node that is named after it runs whatever has side effects.
+        A `PartitionedCall` runs what the function lists and what its results need; where it has neither, and where a
+        node is named after the function, whatever has side effects runs.
         """
-        return self.listed if self.listed or call.op in CALL_OPS else self.stateful
+        if call.op in CALL_OPS and (self.listed or self.body.returns):
+            return self.listed
+        return list(dict.fromkeys([*self.listed, *self.stateful]))
 
 
 class CalledFunctions:
@@ -109,7 +111,7 @@ class CalledFunctions:
         dtypes = dtypes_of(function.results, attrs)
         if dtypes is None or len(dtypes) != len(body.returns):
             raise StructureError("nothing says the types of what it gives", where=f"function {function.name!r}")
-        waited.update(listed or stateful)
+        waited.update(listed, stateful)
         return Callee(body, dtypes, listed, stateful, waited, self.has_effect(function.name))
 
     def may_wait(self, node: Node) -> bool:

@@ -291,32 +291,42 @@ class _Place:
         self.arguments = set(callee.body.arguments)
         self.gate: list[Node] = []
         graph.has_frames = graph.has_frames or any(node.op in _FRAMES for node in callee.body.nodes)
-        self._take_inputs(callee, data)
-        controls = _controls(call)
         self.start: list[str] = []
         if graph.has_frames:
-            # in a loop or a cond of v1, the call runs where all of its inputs are, and not where one is dead
-            self.start = self._gated([*(f"^{node.name}" for node in self.gate), *controls])
-        self._before = self.start or self._gated(controls)
+            self._take_inputs_in_frames(callee)
+            self._before: list[str] = []
+        else:
+            self._read_references(callee, data)
+            self._before = self._gated(_controls(call))
 
-    def _take_inputs(self, callee: Callee, data: list[str]) -> None:
-        """Put identities before the body where it must not take the inputs themselves.
+    def _read_references(self, callee: Callee, data: list[str]) -> None:
+        """Put identities before the body where it would take references, which are read when the call runs."""
+        for position, (text, argument) in enumerate(zip(data, _arguments(callee), strict=True)):
+            if self.graph.is_reference(text):
+                others = [f"^{TensorName.parse(other).node}" for other in data if other != text]
+                self._take(f"input_{position}", argument, [text, *_controls(self.call), *others])
 
-        A reference is read when the call runs. In a loop or a cond of v1 a control input from what gives the input
-        would not say in which branch the call is.
+    def _take_inputs_in_frames(self, callee: Callee) -> None:
+        """Put identities before the body so that it runs where the call does, in a loop or a cond of v1.
+
+        A call is dead where any of its inputs is. What takes no input would not be in the loop or branch at all, and a
+        control input from what gives an input (a Switch) would not say in which branch.
         """
-        arguments = [node for node in callee.body.nodes if node.op == ARGUMENT_OP]
-        for position, (text, argument) in enumerate(zip(data, arguments, strict=True)):
-            is_reference = self.graph.is_reference(text)
-            if not is_reference and not self.graph.has_frames:
-                continue
-            name = self._free(f"input_{position}")
-            others = [f"^{TensorName.parse(other).node}" for other in data if other != text] if is_reference else []
-            inputs = _unique_controls([text, *(_controls(self.call) + others if is_reference else [])])
-            dtype = argument.attrs["T"]
-            attrs: dict[str, Attr] = {"T": dtype.base if isinstance(dtype, DType) else dtype}
-            self.gate.append(Node(name, "Identity", inputs, self.call.device, attrs))
-            self.names[argument.name] = name
+        arguments = _arguments(callee)
+        for position, argument in enumerate(arguments):
+            self._take(f"input_{position}", argument, [self.names[argument.name]])
+        self.start = self._gated([*(f"^{node.name}" for node in self.gate), *_controls(self.call)])
+        if len(self.start) and (len(arguments) > 1 or _controls(self.call)):
+            for position, argument in enumerate(arguments):
+                self._take(f"argument_{position}", argument, [self.names[argument.name], *self.start])
+
+    def _take(self, wanted: str, argument: Node, inputs: list[str]) -> None:
+        """Put an identity in the place of an argument."""
+        name = self._free(wanted)
+        dtype = argument.attrs["T"]
+        attrs: dict[str, Attr] = {"T": dtype.base if isinstance(dtype, DType) else dtype}
+        self.gate.append(Node(name, "Identity", _unique_controls(inputs), self.call.device, attrs))
+        self.names[argument.name] = name
 
     def _free(self, wanted: str) -> str:
         name = free_name(self.graph.taken, f"{self.call.name}/{wanted}")
@@ -348,8 +358,9 @@ class _Place:
                 inputs.append(f"^{TensorName.parse(self.names[name.node]).node}")
             else:
                 inputs.append(f"^{self.names[name.node]}")
-        has_data = any(text[:1] != "^" for text in inputs)
-        if self.graph.state.may_wait(node) or (self.graph.has_frames and not has_data):
+        if not inputs:
+            inputs += self.start  # whatever has inputs comes after these
+        if self.graph.state.may_wait(node):
             inputs += self._before
         attrs = dict(node.attrs) if node.attrs.keys() & {"_class", "frame_name"} else node.attrs
         if isinstance(attrs, dict):
@@ -373,6 +384,10 @@ class _Place:
             del attrs["_class"]
             if items:
                 attrs["_class"] = AttrList(colocated.kind, items)
+
+
+def _arguments(callee: Callee) -> list[Node]:
+    return [node for node in callee.body.nodes if node.op == ARGUMENT_OP]
 
 
 def _controls(node: Node) -> list[str]:
