@@ -25,7 +25,10 @@ VARIABLE_OPS = {
     "VariableShape", "ResourceGather", "ResourceGatherNd", "VarIsInitializedOp",
 }  # fmt: skip
 
+IMMOVABLE = [name for name, recipe in tf2_models.RECIPES.items() if not recipe.moves]
+
 every_model = pytest.mark.parametrize("name", tf2_models.RECIPES)
+movable = pytest.mark.parametrize("name", [name for name in tf2_models.RECIPES if name not in IMMOVABLE])
 
 
 @pytest.fixture(scope="session")
@@ -96,14 +99,24 @@ def test_frozen(tf, saved, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", STATEFUL)
-def test_state_that_outputs_need_cannot_be_frozen(saved, tmp_path, name):
+def test_what_keeps_state_cannot_be_frozen(saved, tmp_path, name):
     with pytest.raises(UnsupportedError) as caught:
         convert(saved(name).path, tmp_path / "frozen.pb", to="frozen-graph", verify="weights")
     assert caught.value.problems
     assert not (tmp_path / "frozen.pb").exists()
 
 
-@every_model
+@pytest.mark.parametrize(("to", "options"), [
+    ("meta-graph", {}), ("saved-model", {"style": "v1"}), ("saved-model", {"signature": tf2_models.DEFAULT}),
+])  # fmt: skip
+@pytest.mark.parametrize("name", IMMOVABLE)
+def test_tables_that_change_stay_where_they_are(saved, tmp_path, name, to, options):
+    with pytest.raises(UnsupportedError, match="MutableHashTable"):
+        convert(saved(name).path, tmp_path / "new", to=to, verify="weights", **options)
+    assert not (tmp_path / "new").exists()
+
+
+@movable
 def test_a_meta_graph(tf, saved, tmp_path, name):
     model = saved(name)
     for key in model.signatures:
@@ -117,7 +130,7 @@ def test_a_meta_graph(tf, saved, tmp_path, name):
             assert_session_answers(session, model, key, result)
 
 
-@every_model
+@movable
 def test_a_saved_model_of_graph_style(tf, saved, tmp_path, name):
     model = saved(name)
     convert(model.path, tmp_path / "new", to="saved-model", style="v1", verify="weights")
@@ -140,7 +153,7 @@ def test_a_saved_model_of_graph_style_in_tensorflow_2(tf, saved, tmp_path, name)
     assert_loaded_answers(tf, load(tf, tmp_path / "new"), model, model.signatures)
 
 
-@every_model
+@movable
 def test_a_saved_model_with_chosen_signatures(tf, saved, tmp_path, name):
     """The object graph is a new one then: just what the signature needs."""
     model = saved(name)

@@ -90,6 +90,7 @@ class Recipe:
         name: The model's name.
         build: Makes it.
         frozen: Whether it can be a frozen graph: what keeps state that an output needs cannot.
+        moves: Whether anything but its SavedModel as a whole can hold it: tables that are written to cannot move.
         trains: Whether gradients are recorded.
         precision: The dtype that it computes with, where that is shorter than what its outputs are.
         since: The oldest TensorFlow that has what it uses.
@@ -98,6 +99,7 @@ class Recipe:
     name: str
     build: Callable[[Any], Live]
     frozen: bool = True
+    moves: bool = True
     trains: bool = True
     precision: str | None = None
     since: tuple[int, int] = (2, 12)

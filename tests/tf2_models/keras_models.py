@@ -207,6 +207,25 @@ def shared_layers(tf: Any, keras: Any) -> Any:
     return keras.Model([left, right], outputs), feeds
 
 
+@keras_recipe()
+def custom_layers(tf: Any, keras: Any) -> Any:
+    """A layer of one's own, with a layer inside and a weight that does not train, in a model of one's own."""
+
+    class Scaled(keras.layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="ones")
+            self.shift = self.add_weight(name="shift", shape=(), initializer="zeros", trainable=False)
+            self.inner = keras.layers.Dense(3)
+            self.inner.build(shape)
+            super().build(shape)
+
+        def call(self, x, training=False):
+            return self.inner(x * self.scale + (self.shift if not training else 0.0))
+
+    inputs = keras.Input((4,), name="x")
+    return keras.Model(inputs, keras.layers.Dense(2)(Scaled(name="scaled")(inputs))), _sizes(4)
+
+
 def _mixed(policy: str) -> Build:
     def build(tf: Any, keras: Any) -> Any:
         keras.mixed_precision.set_global_policy(policy)

@@ -151,17 +151,29 @@ def compiled(tf: Any) -> Live:
     return live(tf, root, signature(tf, x=[None, 4])(lambda x: {"y": fast(x) * 2.0}), *batches(4))
 
 
-@recipe()
-def custom_gradient(tf: Any) -> Live:
+def _custom_gradient(tf: Any, slope: Any) -> Live:
     root = tf.Module()
     root.scale = weight(tf, 4, seed=1)
+    if callable(slope):
+        root.slope = slope = slope()
 
     @tf.custom_gradient
     def straight_through(x):
-        return tf.round(x), lambda upstream: upstream * 3.0
+        return tf.round(x), lambda upstream: upstream * slope
 
     call = signature(tf, x=[None, 4])(lambda x: {"y": straight_through(x * root.scale * 5.0)})
     return live(tf, root, call, *batches(4))
+
+
+@recipe()
+def custom_gradient(tf: Any) -> Live:
+    return _custom_gradient(tf, 3.0)
+
+
+@recipe()
+def custom_gradient_of_variable(tf: Any) -> Live:
+    """One whose gradient takes a variable that nothing else takes."""
+    return _custom_gradient(tf, lambda: weight(tf, 4, seed=2, trainable=False))
 
 
 @recipe(trains=False)

@@ -131,3 +131,30 @@ def scatter(tf: Any) -> Live:
         return {"y": tf.matmul(x, moved, transpose_b=True), "moved": moved}
 
     return live(tf, root, call, *({**each, "places": np.int32([[5], [0], [2]])} for each in batches(4)))
+
+
+@recipe(frozen=False, trains=False)
+def dataset_of_variables(tf: Any) -> Live:
+    """A dataset whose map function takes a variable's handle, which only ops of datasets hand on."""
+    root = tf.Module()
+    root.scale = weight(tf, 4, seed=1)
+
+    @signature(tf, x=[None, 4])
+    def call(x):
+        rows = tf.data.Dataset.from_tensor_slices(x).map(lambda row: row * root.scale)
+        return {"y": rows.reduce(tf.zeros([4]), lambda total, row: total + row)}
+
+    return live(tf, root, call, *batches(4))
+
+
+@recipe(frozen=False, trains=False)
+def random_generator(tf: Any) -> Live:
+    """Random numbers whose state is a variable that every call moves on."""
+    root = tf.Module()
+    root.generator = tf.random.Generator.from_seed(7)
+
+    @signature(tf, x=[None, 4])
+    def call(x):
+        return {"y": x + root.generator.normal(tf.shape(x)), "index": root.generator.uniform([2], 0, 99, tf.int32)}
+
+    return live(tf, root, call, *batches(4))

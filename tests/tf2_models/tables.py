@@ -93,3 +93,13 @@ def table_in_a_branch(tf: Any) -> Live:
         return {"ids": ids, "values": tf.gather(root.values, ids)}
 
     return live(tf, root, call, {"ids": np.array([0, 3])}, {"ids": np.array([2])})
+
+
+@recipe(frozen=False, moves=False, trains=False)
+def mutable_table(tf: Any) -> Live:
+    """A table that was filled by hand: its contents are in the checkpoint."""
+    root = tf.Module()
+    root.table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
+    root.table.insert(tf.constant(WORDS), tf.range(4, dtype=tf.int64))
+    call = signature(tf, words=([None], tf.string))(lambda words: {"ids": root.table.lookup(words)})
+    return live(tf, root, call, {"words": words("fig", "apple", "kiwi")}, {"words": words("plum")})

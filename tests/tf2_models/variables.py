@@ -43,7 +43,8 @@ def half_precision(tf: Any) -> Live:
     @signature(tf, x=[None, 4])
     def call(x):
         half = tf.matmul(tf.cast(x, tf.float16), root.half)
-        return {"half": half, "brain": tf.matmul(x, tf.cast(root.brain, tf.float32))}
+        brain = tf.cast(root.brain, tf.float32)
+        return {"half": half, "brain": tf.matmul(x, brain), "exact": tf.cast(x, tf.bfloat16) * root.brain[0, 0]}
 
     return live(tf, root, call, *batches(4))
 

@@ -209,7 +209,8 @@ def _fill_tables(prepared: Prepared, wanted: list[TensorName]) -> None:
     except UnsupportedError:
         index = GraphIndex(prepared.graph.nodes)
         filled_from_outside = any(fillers(index, index.reach([name.node for name in wanted])).values())
-        if variable_nodes(prepared.graph) or filled_from_outside or prepared.options.to != "frozen-graph":
+        holds_values = bool(variable_nodes(prepared.graph) or prepared.values)  # a checkpoint may fill tables too
+        if holds_values or filled_from_outside or prepared.options.to != "frozen-graph":
             raise
         prepared.notes.append("nothing in the graph fills its lookup tables, as in the source")
         return
