@@ -144,7 +144,8 @@ def lstm(tf: Any, keras: Any) -> Any:
     """Batch and time are not known."""
     layers = keras.layers
     inputs = keras.Input((None, 4), name="x")
-    return keras.Model(inputs, layers.Dense(2)(layers.LSTM(3)(inputs))), [{"x": normal(2, 5, 4)}, {"x": normal(3, 2, 4)}]
+    feeds = [{"x": normal(2, 5, 4)}, {"x": normal(3, 2, 4)}]
+    return keras.Model(inputs, layers.Dense(2)(layers.LSTM(3)(inputs))), feeds
 
 
 @keras_recipe(recurrent=True)
