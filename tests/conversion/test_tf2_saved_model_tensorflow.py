@@ -7,8 +7,9 @@ import pytest
 
 from tfthaw import proto
 from tfthaw.conversion.converting import convert
-from tfthaw.errors import NotFoundError, RestoreError, UnsupportedError, UsageError
+from tfthaw.errors import NotFoundError, RestoreError, UnsupportedError, UsageError, VerificationError
 from tfthaw.serde.artifacts import open_artifact
+from tfthaw.tensors import ArrayTensor
 from v1_sessions import plain_config, v1_control_flow
 
 pytestmark = pytest.mark.tf
@@ -488,3 +489,23 @@ def test_custom_gradients_keep_the_variables_that_they_take(tf, tmp_path):
     assert any("there is no gradient through it" in note for note in hidden.notes)
     loaded = tf.saved_model.load(str(tmp_path / "other"))
     np.testing.assert_allclose(loaded.signatures["hidden"](x=tf.constant(X))["y"], 2 * X * [1, 2, 3, 4], rtol=1e-5)
+
+
+def test_constants_of_functions_are_proved(v1, tmp_path, monkeypatch):
+    """What is written is read anew: a constant that differs there is found, whichever function it is in."""
+    from tfthaw.conversion import converting
+
+    original = converting.graph_constants
+
+    def another(graph):
+        found = original(graph)
+        name = next(name for name in found if name.endswith(":dense/kernel"))
+        return {**found, name: ArrayTensor(found[name].numpy() + 1)}
+
+    monkeypatch.setattr(converting, "graph_constants", lambda graph: another(graph) if not seen else original(graph))
+    seen: list[object] = []
+    written = converting.write_saved_model
+    monkeypatch.setattr(converting, "write_saved_model", lambda *args: (seen.append(args), written(*args))[1])
+    with pytest.raises(VerificationError, match=r"1 of \d+ tensors(?s:.*):dense/kernel: the first different byte"):
+        convert(v1.sources["frozen-graph"], tmp_path / "new", to="saved-model", outputs=["out"], verify="weights")
+    assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import Tensor
 from tfthaw.verify.proofs import OutputProof, WeightProof, joined
 from tfthaw.verify.risks import reaching_ops
-from tfthaw.verify.weights import EarlyComparison, require_same
+from tfthaw.verify.weights import EarlyComparison, graph_constants, require_same
 
 
 @dataclass
@@ -70,6 +70,7 @@ class _Job:
         outputs: The same for outputs.
         notes: What was guessed, skipped or defaulted.
         signatures: The signatures of what is written, where each is a function of its own.
+        constants: The constants of its graph and functions, where they are proved besides the variables.
     """
 
     artifact: Artifact
@@ -85,6 +86,7 @@ class _Job:
     outputs: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     signatures: Mapping[str, Signature] = field(default_factory=dict)
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
 
     def open_checkpoint(self, path: str) -> Artifact:
         """Open the artifact that the values come from, for as long as the conversion takes."""
@@ -178,6 +180,7 @@ def _write_graph_format(job: _Job) -> None:
         job.signatures = written.model.signatures
         tensors = {**written.variables, OBJECT_GRAPH_KEY: written.object_graph}
         model = _bridged(job, written.model)
+        job.constants = graph_constants(model.graph)
         job.files = write_saved_model(model, tensors, job.destination, job.delivery(written.variables))
     elif options.to == "saved-model":
         model, tensors = with_state(prepared)
@@ -234,6 +237,7 @@ def _write_whole_saved_model(job: _Job, model: Model) -> None:
     tensors = whole_values(model.values, given, options, job.notes)
     expected = {key: tensor for key, tensor in tensors.items() if key != OBJECT_GRAPH_KEY}
     model = _bridged(job, model)
+    job.constants = graph_constants(model.graph)
     beside = files_beside(job.artifact.located.path)
     job.files = write_saved_model(model, tensors, job.destination, job.delivery(expected), beside)
     job.inputs, job.outputs = signature_tensors(model)
@@ -275,6 +279,8 @@ def _prove_weights(job: _Job, expected: Mapping[str, Tensor], written: Path) -> 
         else:
             found = result.variables
         proof = require_same(expected, found, path=job.destination, progress=job.options.progress, early=job.early)
+        if job.constants:
+            require_same(job.constants, graph_constants(result.model().graph), path=job.destination, early=job.early)
     return WeightProof(proof.compared, proof.bytes, 0)
 
 

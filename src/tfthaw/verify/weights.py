@@ -15,6 +15,7 @@ import numpy as np
 from tfthaw._files import Bytes, FileSlice, Progress, SourceFile
 from tfthaw.dtypes import DType
 from tfthaw.errors import VerificationError
+from tfthaw.ir.graph import Graph
 from tfthaw.tensors import FileTensor, Tensor
 
 _THREADS = 2  # reading and comparing leave the interpreter alone; more threads wait for memory, not for each other
@@ -126,6 +127,17 @@ def require_same(
             report=comparison.different, path=path, hint="what was written was removed; please report this",
         )  # fmt: skip
     return comparison
+
+
+def graph_constants(graph: Graph) -> dict[str, Tensor]:
+    """Return the constants of a graph and of its functions, by function and node."""
+    places = [("", graph.nodes), *((function.name, function.nodes) for function in graph.functions)]
+    return {
+        f"{function}:{node.name}": tensor
+        for function, nodes in places
+        for node in nodes
+        if (tensor := node.tensor()) is not None and (tensor.dtype.is_numeric or tensor.dtype is DType.string)
+    }
 
 
 def difference(one: Tensor, other: Tensor) -> str | None:
