@@ -2,11 +2,13 @@
 
 import pytest
 
-from graphs import constant, graph, node, placeholder, variable
-from tfthaw.conversion.selection import rank_outputs, select
+from graphs import FLOAT, constant, graph, node, placeholder, variable
+from tfthaw.conversion.selection import rank_outputs, select, with_own_types
+from tfthaw.dtypes import DType
 from tfthaw.errors import UsageError
 from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Model
+from tfthaw.ir.signatures import Signature, SignatureTensor
 
 TRAINING = graph(
     placeholder("x"),
@@ -71,3 +73,15 @@ def test_reads_of_variables_and_pivots_are_no_outputs():
     ]  # fmt: skip
 
     assert [str(item.tensor) for item in rank_outputs(graph(*nodes))] == ["out:0"]
+
+
+def test_a_signature_that_says_another_type_than_its_tensor_is_corrected_and_told_of():
+    lying = Signature(
+        inputs={"x": SignatureTensor("x:0", DType.string)}, outputs={"y": SignatureTensor("softmax:0", FLOAT)}
+    )
+    selection = select(Model(TRAINING, signatures={"s": lying}), inputs=[], outputs=[], every=True)
+    found, notes = with_own_types(selection, TRAINING)
+
+    assert found.signatures["s"].inputs["x"].dtype is FLOAT
+    assert notes == ["signature s says that x is string; x:0 is float32"]
+    assert with_own_types(found, TRAINING) == (found, [])

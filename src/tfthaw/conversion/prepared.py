@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tfthaw.conversion.options import Options
-from tfthaw.conversion.selection import Selection, select
+from tfthaw.conversion.selection import Selection, select, with_own_types
 from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
 from tfthaw.formats.vocabulary import read_lines
 from tfthaw.ir.attrs import Shape
@@ -120,7 +120,8 @@ def prepare(model: Model, options: Options, *, path: str, stored: TrackableObjec
     selection = select(
         model, signatures=options.signatures, inputs=options.inputs, outputs=options.outputs, every=every
     )
-    prepared = Prepared(model, model.graph, selection, values, path, options, [*model.notes, *notes], {})
+    selection, corrected = with_own_types(selection, model.graph)
+    prepared = Prepared(model, model.graph, selection, values, path, options, [*model.notes, *notes, *corrected], {})
     if model.object_graph is not None and stored is not None:
         prepared.objects = keys_by_node(model.graph, model.object_graph, stored)
     if model.graph.functions:

@@ -232,6 +232,31 @@ def _described(index: GraphIndex, name: TensorName) -> SignatureTensor:
     return SignatureTensor(str(name), dtype.base, shape or Shape(None))
 
 
+def with_own_types(selection: Selection, graph: Graph) -> tuple[Selection, list[str]]:
+    """Return a selection whose signatures say the element types that their tensors have, and what was wrong as notes.
+
+    Nothing checks a signature when it is written, and TensorFlow 1 never looked.
+    """
+    index = GraphIndex(graph.nodes)
+    notes = []
+    signatures = {}
+    for key, signature in selection.signatures.items():
+        parts = []
+        for entries in (signature.inputs, signature.outputs):
+            part = dict(entries)
+            for name, entry in entries.items():
+                tensor = TensorName.parse(entry.tensor)
+                node = index.nodes.get(tensor.node)
+                dtype = output_dtype(node, tensor.output) if node is not None and entry.tensor else None
+                if dtype is not None and dtype.base is not entry.dtype.base:
+                    part[name] = replace(entry, dtype=dtype.base)
+                    said, own = entry.dtype.base.name, dtype.base.name
+                    notes.append(f"signature {key} says that {name} is {said}; {entry.tensor} is {own}")
+            parts.append(part)
+        signatures[key] = replace(signature, inputs=parts[0], outputs=parts[1])
+    return replace(selection, signatures=signatures), notes
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A tensor that may be an output.
