@@ -19,7 +19,7 @@ from tfthaw.conversion.initialisation import Fillers, find_fillers, require_plai
 from tfthaw.conversion.main_graph import MainGraph, main_collections
 from tfthaw.conversion.prepared import Prepared, needed_variables
 from tfthaw.conversion.trainable import Trainability, trainability
-from tfthaw.conversion.values import plan_values
+from tfthaw.conversion.values import plan_loosely, plan_values
 from tfthaw.dtypes import DType
 from tfthaw.errors import UnsupportedError
 from tfthaw.export.saved_model_objects import (
@@ -32,10 +32,10 @@ from tfthaw.export.saved_model_objects import (
 )
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.definitions import Definitions
-from tfthaw.ir.graph import GraphIndex, TensorName
+from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.nodes import Node
-from tfthaw.ir.object_graph import ConcreteFunction
+from tfthaw.ir.object_graph import ConcreteFunction, ObjectGraph
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature, SignatureTensor
 from tfthaw.ir.structured_values import TensorSpec
 from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, variable_name
@@ -50,6 +50,7 @@ from tfthaw.passes.resource_tables import to_resource_tables
 from tfthaw.passes.resource_variables import to_resource_variables
 from tfthaw.passes.tables import TABLE_OPS
 from tfthaw.passes.unfreeze import LEAST_ELEMENTS, unfreeze
+from tfthaw.restore.object_keys import variable_objects
 from tfthaw.restore.plan import Match, Plan
 from tfthaw.serde.handle_data import handle_data
 from tfthaw.serde.object_views import Objects
@@ -118,6 +119,7 @@ class _Writing:
         self.calls: dict[str, Call] = {}
         self.sources: dict[TensorName, Node] = {}  # what is fed -> the node that gives it
         self.moved: dict[TensorName, TensorName] = {}
+        self.handles: dict[int, str] = {}  # object of the source -> the node of its variable
         self.unfrozen: dict[TensorName, TensorName] = {}
         self.before = dict(prepared.fed)  # where tensors are in the graph that functions are made of
         assets = [TensorName.parse(asset.tensor) for asset in prepared.model.assets]
@@ -148,7 +150,9 @@ class _Writing:
         cone = [node for node in found.nodes if node.name not in reached]
         kept = [node for node in index.nodes.values() if node.name in reached]
         taken = prepared.graph.with_nodes(without_lost_colocations([*kept, *cone]))
-        prepared.graph = call_by_attr(prune_library(taken))
+        taken = prune_library(taken)
+        taken = taken.with_nodes([*taken.nodes, *self._only_in_gradients(taken)])
+        prepared.graph = call_by_attr(taken)
         held = [
             f"{node.name} ({node.op}) in {function.name}"
             for function in prepared.graph.functions
@@ -351,25 +355,37 @@ class _Writing:
             NewObjects(variables, tables, self.assets, self.parts.described, self.parts.names, gradients)
         )
 
+    def _only_in_gradients(self, graph: Graph) -> list[Node]:
+        """Return the variables that custom gradients of a graph take, and nothing else in it."""
+        objects = self.prepared.model.object_graph
+        if objects is None or not graph.registered_gradients:
+            return []
+        bound = {place for item in _described(graph, objects).values() for place in item.bound_inputs}
+        self.handles = {place: node for node, place in variable_objects(self.prepared.whole, objects).items()}
+        if self.objects is not None and not bound <= self.handles.keys():  # no call tells which node an object has
+            places = {item.key: item.node for item in self.objects.variables if item.key is not None}
+            for node, match in self._plan_of_everything().matches.items():
+                if match.key in places:
+                    self.handles.setdefault(places[match.key], node)
+        known = {node.name for node in graph.nodes}
+        wanted = {self.handles[place] for place in bound if place in self.handles} - known
+        return [node for node in self.prepared.whole.nodes if node.name in wanted]
+
+    def _plan_of_everything(self) -> Plan:
+        """Return where every variable of the whole graph has its value, if it has one."""
+        return plan_loosely(replace(self.prepared, model=replace(self.prepared.model, graph=self.prepared.whole)))
+
     def _gradients(self) -> dict[str, tuple[ConcreteFunction, list[str]]]:
         """Return the functions that compute custom gradients, with the variables that each captures."""
-        graph = self.objects.graph if self.objects is not None else None
-        if graph is None or self.objects is None:
-            return {}
-        keys = {item.node: item.key for item in self.objects.variables}
-        nodes = {match.key: node for node, match in self.plan.matches.items() if node in self.captures}
+        objects = self.prepared.model.object_graph
         found = {}
-        for item in self.prepared.graph.registered_gradients:
-            described = graph.concrete_functions.get(item.gradient)
-            if described is None:
-                continue
-            captured = [nodes.get(keys.get(bound) or "") for bound in described.bound_inputs]
-            known = [node for node in captured if node is not None]
-            if len(known) == len(captured):
-                found[item.gradient] = (described, known)
+        for name, described in _described(self.prepared.graph, objects).items():
+            captured = [self.handles.get(place, "") for place in described.bound_inputs]
+            if all(node in self.captures for node in captured):
+                found[name] = (described, captured)
             else:
                 self.prepared.notes.append(
-                    f"the custom gradient {item.gradient} takes what no signature does; there is no gradient through it"
+                    f"the custom gradient {name} takes what is no variable; there is no gradient through it"
                 )
         return found
 
@@ -409,6 +425,13 @@ class _Writing:
             attrs["shape"] = self._shape(node)
         inputs = [text for text in node.inputs if not text.startswith("^")]
         return replace(node, attrs=attrs, inputs=inputs)
+
+
+def _described(graph: Graph, objects: ObjectGraph | None) -> dict[str, ConcreteFunction]:
+    """Return what an object graph says of the functions that compute the custom gradients of a graph."""
+    known = objects.concrete_functions if objects is not None else {}
+    names = [item.gradient for item in graph.registered_gradients]
+    return {name: known[name] for name in names if name in known}
 
 
 def _plain(text: str) -> str:
