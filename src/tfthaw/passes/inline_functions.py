@@ -27,6 +27,7 @@ from tfthaw.ir.functions import Function
 from tfthaw.ir.graph import Graph, TensorName
 from tfthaw.ir.nodes import Node
 from tfthaw.limits import DEFAULT_LIMITS, Limits
+from tfthaw.passes.after_writes import after_writes
 from tfthaw.passes.called_functions import CalledFunctions, Callee, called_function
 from tfthaw.passes.prune import free_name, prune_library
 from tfthaw.tensors import Tensor
@@ -140,6 +141,7 @@ class _Inlining:
         self.nodes: list[Node] = []
         self.moved: dict[str, list[TensorName]] = {}
         self.known = {node.name: node for node in self.source}
+        self.late = after_writes(self.source, state.has_effect)
 
     def run(self) -> list[Node]:
         """Return the nodes without calls.
@@ -255,6 +257,10 @@ class _Inlining:
                 self.taken.add(names[node.name])
         place = _Place(self, call, callee, names, data)
         inner = [place.placed(node) for node in body.nodes if node.op != ARGUMENT_OP]
+        if place.ties:
+            self.late.update(node.name for node in (*place.gate, *inner))
+        elif callee.has_effect:
+            self.late.update(names[name] for name in after_writes(body.nodes, self.state.has_effect))
         self.waited.update(names[name] for name in callee.waited if name in names)
         self._give(call, callee, place, is_main=is_main)
         return [*place.gate, *inner]
@@ -265,18 +271,21 @@ class _Inlining:
         waited = call.name in self.waited
         listed = callee.controls(call)
         controls = [f"^{place.names[name]}" for name in listed] if waited or (listed and callee.has_effect) else []
-        if returns and (is_main or controls or waited or place.start):
+        # what waited for the call's inputs itself need not be waited for twice
+        ties = [*place.start, *([] if any(text in place.gated for text in controls) else place.ties)]
+        if returns and (is_main or controls or waited or ties):
             names = [call.name]
             for position in range(1, len(returns)):
                 names.append(free_name(self.taken, f"{call.name}_{position}"))
                 self.taken.add(names[-1])
             for name, tensor, dtype in zip(names, returns, callee.dtypes, strict=True):
-                inputs = _unique_controls([tensor.as_input(), *controls, *place.start])
+                inputs = _unique_controls([tensor.as_input(), *controls, *ties])
                 self.nodes.append(Node(name, "Identity", inputs, call.device, {"T": dtype.base}))
+            self.late.update(names if place.ties or call.name in self.late else ())
             self.moved[call.name] = [TensorName(name, 0) for name in names]
             return
         if waited or (is_main and not returns):
-            inputs = _unique_controls([*controls, *place.start]) or _controls(call)
+            inputs = _unique_controls([*controls, *ties]) or _controls(call)
             self.nodes.append(Node(call.name, "NoOp", inputs, call.device))
         self.moved[call.name] = returns
 
@@ -292,12 +301,17 @@ class _Place:
         self.gate: list[Node] = []
         graph.has_frames = graph.has_frames or any(node.op in _FRAMES for node in callee.body.nodes)
         self.start: list[str] = []
+        self.ties: list[str] = []  # what came after a write, where the call waits for such
+        self.gated: set[str] = set()
         if graph.has_frames:
             self._take_inputs_in_frames(callee)
             self._before: list[str] = []
         else:
             self._read_references(callee, data)
-            self._before = self._gated(_controls(call))
+            late = dict.fromkeys(TensorName.parse(text).node for text in call.inputs)
+            waited = _unique_controls([*_controls(call), *(f"^{name}" for name in late if name in graph.late)])
+            self._before = self._gated(waited)
+            self.ties = self._before if any(name in graph.late for name in late) else []
 
     def _read_references(self, callee: Callee, data: list[str]) -> None:
         """Put identities before the body where it would take references, which are read when the call runs."""
@@ -362,6 +376,7 @@ class _Place:
             inputs += self.start  # whatever has inputs comes after these
         if self.graph.state.may_wait(node):
             inputs += self._before
+            self.gated.add(f"^{self.names[node.name]}")
         attrs = dict(node.attrs) if node.attrs.keys() & {"_class", "frame_name"} else node.attrs
         if isinstance(attrs, dict):
             self._rename(attrs, node.op)
