@@ -340,7 +340,9 @@ class _Writing:
     def _objects(self, tables: list[NewTable]) -> BuiltObjects:
         """Build the object graph."""
         prepared = self.prepared
-        told: Trainability = trainability(needed_variables(prepared), self.plan, self.objects)
+        graph = prepared.model.object_graph
+        places = variable_objects(prepared.whole, graph) if graph is not None else {}
+        told: Trainability = trainability(needed_variables(prepared), self.plan, self.objects, places)
         prepared.notes += told.notes
         variables = []
         for node in self.index.nodes.values():

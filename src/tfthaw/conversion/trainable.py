@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tfthaw.ir.variables import Variable, optimizer_keys, slot_variables
@@ -31,7 +31,9 @@ class Trainability:
     notes: list[str] = field(default_factory=list)
 
 
-def trainability(variables: Iterable[Variable], plan: Plan, objects: Objects | None) -> Trainability:
+def trainability(
+    variables: Iterable[Variable], plan: Plan, objects: Objects | None, places: Mapping[str, int] | None = None
+) -> Trainability:
     """Tell which variables train.
 
     The object graph says it, else the collections. Where neither does, floating variables train that are no state of
@@ -41,9 +43,12 @@ def trainability(variables: Iterable[Variable], plan: Plan, objects: Objects | N
         variables: The variables.
         plan: Where they take their values from.
         objects: The objects of the source.
+        places: variable's node -> its object, as far as that is known; for others the key of the value tells.
     """
     result = Trainability()
-    known = {item.key: item for item in objects.variables if item.key is not None} if objects is not None else {}
+    described = objects.variables if objects is not None else []
+    known = {item.key: item for item in described if item.key is not None}
+    by_place = {item.node: item for item in described}
     every = list(variables)
     names = [variable.name for variable in every]
     state = {*optimizer_keys(names), *slot_variables(names)}
@@ -51,7 +56,9 @@ def trainability(variables: Iterable[Variable], plan: Plan, objects: Objects | N
     frozen: list[str] = []
     for variable in every:
         match = plan.matches.get(variable.node)
-        told = known.get(match.key) if match is not None else None
+        told = by_place.get((places or {}).get(variable.node, -1))
+        if told is None and match is not None:
+            told = known.get(match.key)
         if told is not None and told.path:
             result.names[variable.node] = told.path
         if match is not None and match.reason == "initial":
