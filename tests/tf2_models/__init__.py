@@ -62,7 +62,7 @@ class Saved:
         name: The recipe's name.
         path: Where it is.
         calls: The calls, in the order in which they were made.
-        captured: signature -> how many variables it captures, and how many of them are trainable.
+        captured: signature -> how many variables it and its gradients capture, and how many of them are trainable.
         gradients: signature -> the sums of the gradients' squares, sorted; empty where none was asked for.
     """
 
@@ -92,6 +92,7 @@ class Recipe:
         frozen: Whether it can be a frozen graph: what keeps state that an output needs cannot.
         moves: Whether anything but its SavedModel as a whole can hold it: tables that are written to cannot move.
         trains: Whether gradients are recorded.
+        beside: How many variables, none of which trains, only its gradients take.
         precision: The dtype that it computes with, where that is shorter than what its outputs are.
         since: The oldest TensorFlow that has what it uses.
     """
@@ -101,6 +102,7 @@ class Recipe:
     frozen: bool = True
     moves: bool = True
     trains: bool = True
+    beside: int = 0
     precision: str | None = None
     since: tuple[int, int] = (2, 12)
 
@@ -132,7 +134,7 @@ def save(tf: Any, chosen: Recipe, folder: Path) -> Saved:
         tf.random.set_seed(11)
         live = chosen.build(tf)
         concrete = {key: _concrete(function) for key, function in live.functions.items()}
-        captured = {key: _captured(live, function) for key, function in concrete.items()}
+        captured = {key: _captured(live, function, chosen.beside) for key, function in concrete.items()}
         gradients = {}
         if chosen.trains:
             variables = _variables(live)
@@ -198,11 +200,11 @@ def _variables(live: Live) -> list[Any]:
     return list({id(each): each for each in every}.values())
 
 
-def _captured(live: Live, function: Any) -> tuple[int, int]:
+def _captured(live: Live, function: Any, beside: int) -> tuple[int, int]:
     """Count the variables whose handles a function captures, and the trainable ones among them."""
     known = {id(each.handle): each for each in (*function.variables, *_variables(live))}
     found = [known[id(handle)] for handle in function.captured_inputs if id(handle) in known]
-    return len(found), sum(bool(variable.trainable) for variable in found)
+    return len(found) + beside, sum(bool(variable.trainable) for variable in found)
 
 
 def _answer(tf: Any, function: Any, feeds: Feeds, names: list[str]) -> dict[str, Array]:

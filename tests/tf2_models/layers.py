@@ -170,7 +170,7 @@ def custom_gradient(tf: Any) -> Live:
     return _custom_gradient(tf, 3.0)
 
 
-@recipe()
+@recipe(beside=1)
 def custom_gradient_of_variable(tf: Any) -> Live:
     """One whose gradient takes a variable that nothing else takes."""
     return _custom_gradient(tf, lambda: weight(tf, 4, seed=2, trainable=False))
