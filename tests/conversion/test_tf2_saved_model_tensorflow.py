@@ -511,3 +511,30 @@ def test_constants_of_functions_are_proved(v1, tmp_path, monkeypatch):
     with pytest.raises(VerificationError, match=r"1 of \d+ tensors(?s:.*):dense/kernel: the first different byte"):
         convert(v1.sources["frozen-graph"], tmp_path / "new", to="saved-model", outputs=["out"], verify="weights")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("run", [[0], [1], [0, 1]], ids=["first", "second", "both"])
+def test_the_init_op_says_what_fills_a_table(tf, tmp_path, run):
+    fillers = []
+
+    def build(v1):
+        words = v1.placeholder("string", [None], name="words")
+        table = tf.raw_ops.HashTableV2(key_dtype="string", value_dtype="int64", shared_name="t", name="t")
+        for number in (1, 3):
+            keys, values = v1.constant(["a", "b"]), v1.constant([number, number + 1], "int64")
+            fillers.append(tf.raw_ops.LookupTableImportV2(table_handle=table, keys=keys, values=values))
+        default = v1.constant(-1, "int64")
+        found = tf.raw_ops.LookupTableFindV2(table_handle=table, keys=words, default_value=default)
+        return {"serving_default": ({"words": words}, {"ids": found})}
+
+    def main_op():
+        return tf.group(*(fillers[place] for place in run), name="begin")
+
+    feeds = {"words": np.array([b"b", b"z"], object)}
+    source = Source(tf, tmp_path, build, feeds, main_op=main_op)
+    if len(run) > 1:  # which one comes last, nothing says
+        with pytest.raises(UnsupportedError, match=r"--style v1(?s:.*)t may be filled by any of"):
+            convert(source.path, tmp_path / "new", to="saved-model")
+        return
+    convert(source.path, tmp_path / "new", to="saved-model", verify="weights")
+    assert_answers(tf, tf.saved_model.load(str(tmp_path / "new")), source)
