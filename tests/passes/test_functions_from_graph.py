@@ -21,7 +21,8 @@ def take(name, shape=ANY, dtype=FLOAT):
 def make(nodes, takes=None, gives=None, captures=(), **more):
     """Make a function of nodes; captures are handles."""
     found = graph(*nodes)
-    call = Call("f", takes or {}, {key: TensorName.parse(name) for key, name in (gives or {}).items()}, **more)
+    results = None if gives is None else {key: TensorName.parse(name) for key, name in gives.items()}
+    call = Call("f", takes or {}, results, **more)
     captured = {name: Capture(name, DType.resource, b"about " + name.encode()) for name in captures}
     with Unchanged(found):
         return function_from_graph(GraphIndex(found.nodes), call, captured, Definitions())
@@ -127,6 +128,12 @@ def test_a_function_that_only_runs_something_gives_a_number():
     assert body(made)["Identity"] == ("Identity", ["done:output:0", "^fill"])
     assert made.result_dtypes == (DType.int32,)
     assert next(item for item in made.function.nodes if item.name == "done").tensor().numpy() == np.int32(1)
+
+
+def test_a_function_may_give_nothing():
+    made = make([placeholder("x"), node("y", "Neg", "x")], {"x": take("x:0")}, {})
+
+    assert (made.function.results, made.function.returns, body(made)) == ([], {}, {})
 
 
 def test_colocations_with_what_is_an_argument_now_go():

@@ -44,7 +44,7 @@ class Options:
         set: placeholder -> the value that it shall have.
         dtype: Cast floating weights to this type (weights formats).
         verify: `weights` alone, or `outputs` too; None does what can be done.
-        style: How a SavedModel is written.
+        style: How a SavedModel is written: `v2` with functions and an object graph, or `v1` as a graph alone.
         unfreeze: Whether large floating constants of a graph become variables (saved-model).
         batch_norm: `keep` batch normalisation as it is, or make what is left in training mode use its moving averages.
         keys: Of a checkpoint: the `names` that the source has, or paths of `objects`, as `tf.train.Checkpoint` of the

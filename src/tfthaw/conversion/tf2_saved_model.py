@@ -168,7 +168,7 @@ class _Writing:
     def _unfreeze(self) -> None:
         """Make variables of large constants, as asked."""
         prepared = self.prepared
-        tensors = [tensor for call in self.calls.values() for tensor in call.gives.values()]
+        tensors = [tensor for call in self.calls.values() for tensor in (call.gives or {}).values()]
         unfrozen = unfreeze(prepared.graph, tensors)
         prepared.graph = unfrozen.graph
         self.unfrozen = unfrozen.reads
@@ -273,7 +273,7 @@ class _Writing:
         if gives is not None:
             specs = {
                 name: TensorSpec(name, gives[name], dtype)
-                for name, dtype in zip(call.gives, made.result_dtypes, strict=True)
+                for name, dtype in zip(gives, made.result_dtypes, strict=True)
             }
         else:
             specs = TensorSpec("unknown", Shape(()), made.result_dtypes[0])
@@ -295,9 +295,9 @@ class _Writing:
         wanted = self.calls[key]
         call = replace(
             wanted, name=self._function_name(f"signature_{_plain(key)}"),
-            gives={name: self._now(tensor) for name, tensor in wanted.gives.items()},
+            gives={name: self._now(tensor) for name, tensor in (wanted.gives or {}).items()},
         )  # fmt: skip
-        shapes = {name: entry.shape or Shape(None) for name, entry in signature.outputs.items()}
+        shapes = {name: signature.outputs[name].shape or Shape(None) for name in wanted.gives or {}}
         made = self._function(call, shapes)
         self.parts.names[key] = call.name
         inputs = {}
@@ -308,7 +308,7 @@ class _Writing:
         fed = [TensorName.parse(entry.tensor).as_input() for entry in inputs.values()]
         node = self.main.add_call("PartitionedCall", made, fed)
         outputs = {}
-        for position, (name, dtype) in enumerate(zip(call.gives, made.result_dtypes, strict=True)):
+        for position, (name, dtype) in enumerate(zip(shapes, made.result_dtypes, strict=True)):
             placed = self.main.add_output(signature.outputs[name].tensor, TensorName(node, position), dtype)
             outputs[name] = SignatureTensor(str(placed), dtype, shapes[name])
         self.parts.signatures[key] = replace(

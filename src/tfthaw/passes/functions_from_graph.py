@@ -76,14 +76,15 @@ class Call:
     Attributes:
         name: The function's name in the library.
         takes: argument name -> the tensor that is fed; in the order of the arguments.
-        gives: result name -> the tensor that is returned; in the order of the results.
+        gives: result name -> the tensor that is returned; in the order of the results. None stands for the number 1,
+            which gives callers something to wait for.
         dtypes: result name -> its element type, where nothing else says it.
         runs: Nodes that have run when the call has, whether a result needs them or not.
     """
 
     name: str
     takes: Mapping[str, Taken] = field(default_factory=dict)
-    gives: Mapping[str, TensorName] = field(default_factory=dict)
+    gives: Mapping[str, TensorName] | None = None
     dtypes: Mapping[str, DType] = field(default_factory=dict)
     runs: Sequence[str] = ()
 
@@ -109,8 +110,6 @@ def function_from_graph(
     index: GraphIndex, call: Call, captures: Mapping[str, Capture], definitions: Definitions
 ) -> MadeFunction:
     """Make a function of the part of a graph that some tensors need.
-
-    A function that gives nothing gives the number 1, so that callers have something to wait for.
 
     Args:
         index: The graph.
@@ -138,7 +137,7 @@ def needed_nodes(index: GraphIndex, call: Call, captures: Collection[str]) -> tu
     held = {name.node for name in fed if name.node not in index or index.nodes[name.node].op in PLACEHOLDER_OPS}
     seen: set[str] = set()
     captured: set[str] = set()
-    waiting = [*call.gives.values(), *(TensorName(name, -1) for name in call.runs)]
+    waiting = [*(call.gives or {}).values(), *(TensorName(name, -1) for name in call.runs)]
     while waiting:
         name = waiting.pop()
         if name in fed or name.node in seen or (name.is_control and name.node in held):
@@ -230,11 +229,11 @@ class _Making:
             added.append(Node(identity, "Identity", [source, *controls], "", {"T": dtype}))
             results.append(Argument(name, dtype))
             dtypes.append(dtype)
-        return results, dtypes, [TensorName(node.name, 0) for node in added[-len(results) :]], added
+        return results, dtypes, [TensorName(node.name, 0) for node in added if node.op == "Identity"], added
 
     def _given(self, added: list[Node]) -> Mapping[str, TensorName]:
-        """Return what the function gives, which is a constant where nothing is asked for."""
-        if self.call.gives:
+        """Return what the function gives, which may be a constant that nothing in the graph is."""
+        if self.call.gives is not None:
             return self.call.gives
         name = free_name(self.taken, "done")
         self.taken.add(name)
@@ -242,7 +241,7 @@ class _Making:
         return {"done": TensorName(name, 0)}
 
     def _dtype(self, result: str, tensor: TensorName) -> DType:
-        if not self.call.gives:
+        if self.call.gives is None:
             return DType.int32
         for taken in self.call.takes.values():
             if taken.tensor == tensor:
