@@ -32,7 +32,7 @@ def filled(lines, *, key=DType.string, value=DType.int64, columns=(-2, -1), **at
     index = GraphIndex(result.graph.nodes)
     assert result.tables == {"fill": index.nodes["fill/keys"].tensor().size}
     assert index.nodes["fill"].op == "InitializeTableV2"
-    assert index.nodes["fill"].inputs == ["table", "fill/keys", "fill/values", "^first"]
+    assert index.nodes["fill"].inputs == ["table", "fill/keys", "fill/values"]  # it waited for the file's name alone
     return [index.nodes[f"fill/{part}"].tensor().numpy().tolist() for part in ("keys", "values")]
 
 

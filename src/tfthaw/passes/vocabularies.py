@@ -78,8 +78,7 @@ def embed_vocabularies(graph: Graph, files: Mapping[TensorName, Sequence[bytes]]
         for name, tensor in zip(names, (keys, values), strict=True):
             nodes.append(Node(name, "Const", [], node.device, {"dtype": tensor.dtype, "value": tensor}))
         attrs: dict[str, Attr] = {"Tkey": keys.dtype, "Tval": values.dtype}
-        controls = [text for text in node.inputs if text.startswith("^")]
-        inputs = [node.inputs[0], *names, *controls]
+        inputs = [node.inputs[0], *names]  # it waited for the path, if for anything
         nodes.append(Node(node.name, FROM_FILE_OPS[node.op], inputs, node.device, attrs, node.opaque))
         done[node.name] = keys.size
     return Embedded(replace(graph, nodes=nodes), done)
