@@ -178,3 +178,46 @@ def test_a_badly_frozen_graph_is_mended(tf, tmp_path):
     with FrozenSession(tf, tmp_path / "good.pb") as frozen:
         after = frozen.run("out:0", {"x:0": images()})
     np.testing.assert_array_equal(after, original.run(["out:0"], {"x:0": images(), "is_training:0": False})[0])
+
+
+def functions(tf, folder, *, loop):
+    """Save a model of TensorFlow 2 whose signature normalises by the batch and writes its averages; return the path."""
+    root = tf.Module()
+    root.mean, root.variance = tf.Variable([1.0] * 4, trainable=False), tf.Variable([4.0] * 4, trainable=False)
+
+    def normalised(x):
+        y, mean, variance = fused(tf, x, [1.0] * 4, [0.0] * 4, None, None, training=True)
+        for moving, value in ((root.mean, mean), (root.variance, variance)):
+            moving.assign_sub((moving - value) * (1 - DECAY))
+        return y
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3, 3, 4], tf.float32, name="x")])
+    def serve(x):
+        if loop:
+            return {"y": tf.while_loop(lambda i, x: i < 1, lambda i, x: (i + 1, normalised(x)), [0, x])[1]}
+        return {"y": normalised(x)}
+
+    tf.saved_model.save(root, str(folder / "saved"), signatures=serve)
+    return folder / "saved"
+
+
+def test_batch_norm_of_functions_uses_the_averages_when_asked(tf, tmp_path):
+    path = functions(tf, tmp_path, loop=False)
+    kept = convert(path, tmp_path / "kept.pb", to="frozen-graph")
+    convert(path, tmp_path / "averages.pb", to="frozen-graph", batch_norm="inference")
+
+    assert any("training mode" in note for note in kept.notes)
+    with FrozenSession(tf, tmp_path / "averages.pb") as frozen:
+        y = frozen.run("StatefulPartitionedCall:0", {"serving_default_x:0": images()})
+    np.testing.assert_allclose(y, (images() - 1) / np.sqrt(4 + 1e-3), rtol=1e-5, atol=1e-6)
+
+
+def test_batch_norm_in_a_loop_of_functions_is_named(tf, tmp_path):
+    path = functions(tf, tmp_path, loop=True)
+
+    with pytest.raises(UnsupportedError, match="writes variables") as caught:
+        convert(path, tmp_path / "f.pb", to="frozen-graph")
+    assert "while" in caught.value.problems[0]
+    with pytest.raises(UnsupportedError, match="cannot be found") as caught:
+        convert(path, tmp_path / "s", to="saved-model", signature="serving_default", batch_norm="inference")
+    assert " in " in caught.value.problems[0]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tfthaw.conversion.prepared import Prepared, variable_nodes
 from tfthaw.conversion.values import plan_loosely, plan_values
 from tfthaw.errors import UnsupportedError
+from tfthaw.ir.graph import Graph, TensorName
 from tfthaw.ir.model import Model
 from tfthaw.passes.batch_norm import training_mode_nodes, use_moving_averages
 from tfthaw.passes.freeze import freeze
@@ -28,22 +29,13 @@ def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
         UnsupportedError: The graph cannot be frozen; with every reason.
         RestoreError: Variables have no value.
     """
-    plan = None
     outputs = [prepared.where(name) for name in prepared.selection.tensors]
-    settle_batch_norm(prepared)
-    if variable_nodes(prepared.graph):
-        transient = [match.variable for match in plan_loosely(prepared).matches.values() if match.reason == "initial"]
-        uses = FunctionUses(prepared.definitions)
-        rewritten = first_call(prepared.graph, outputs, transient, uses)
-        prepared.graph = rewritten.graph
-        for name in rewritten.rewritten:
-            prepared.notes.append(f"{name} counts from what loading the model gives it; a frozen graph keeps no count")
-        dropped = drop_writes(prepared.graph, outputs, uses)
-        prepared.graph = dropped.graph
-        for name, variables in dropped.dropped.items():
-            prepared.notes.append(f"dropped {name}, which writes {', '.join(variables)}; no output needs it")
-        plan = plan_values(prepared)
-    else:
+    before = prepared.graph
+    if variable_nodes(before):
+        _drop_what_is_written(prepared, outputs)
+    settle_batch_norm(prepared, before)
+    plan = plan_values(prepared) if variable_nodes(prepared.graph) else None
+    if plan is None:
         prepared.notes.append("the graph holds no variables: it was frozen already")
     values = {node: match.tensor for node, match in plan.matches.items()} if plan else {}
     _require_values(prepared, values)
@@ -52,6 +44,19 @@ def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
     model = replace(prepared.model, graph=frozen.graph, saver=None, collections={}, signatures={}, object_graph=None)
     kept = {node.name for node in frozen.graph.nodes}
     return model, {name: values[name] for name in frozen.constants if name in kept}
+
+
+def _drop_what_is_written(prepared: Prepared, outputs: list[TensorName]) -> None:
+    """Take out writes to variables, which a frozen graph has no place for, where no output needs them."""
+    transient = [match.variable for match in plan_loosely(prepared).matches.values() if match.reason == "initial"]
+    uses = FunctionUses(prepared.definitions)
+    rewritten = first_call(prepared.graph, outputs, transient, uses)
+    for name in rewritten.rewritten:
+        prepared.notes.append(f"{name} counts from what loading the model gives it; a frozen graph keeps no count")
+    dropped = drop_writes(rewritten.graph, outputs, uses)
+    for name, variables in dropped.dropped.items():
+        prepared.notes.append(f"dropped {name}, which writes {', '.join(variables)}; no output needs it")
+    prepared.graph = dropped.graph
 
 
 def _require_values(prepared: Prepared, values: Mapping[str, Tensor]) -> None:
@@ -64,10 +69,16 @@ def _require_values(prepared: Prepared, values: Mapping[str, Tensor]) -> None:
         )  # fmt: skip
 
 
-def settle_batch_norm(prepared: Prepared) -> None:
-    """Leave batch normalisation as it is and say so, or make it use its moving averages, as asked."""
+def settle_batch_norm(prepared: Prepared, before: Graph | None = None) -> None:
+    """Leave batch normalisation as it is and say so, or make it use its moving averages, as asked.
+
+    Args:
+        prepared: The model.
+        before: The graph as it was with its writes, which say where the averages are; None where it has them still.
+    """
     if prepared.options.batch_norm == "inference":
-        changed = use_moving_averages(prepared.graph, prepared.whole)
+        whole = prepared.whole if before is None else prepared.whole.with_nodes([*before.nodes, *prepared.whole.nodes])
+        changed = use_moving_averages(prepared.graph, whole)
         prepared.graph = changed.graph
         prepared.notes += [f"{name} uses its moving averages now" for name in changed.changed]
         return

@@ -35,8 +35,14 @@ class UsesAverages:
 
 
 def training_mode_nodes(graph: Graph) -> list[str]:
-    """Return the batch normalisations that use the statistics of the batch."""
-    return [node.name for node in graph.nodes if node.op in BATCH_NORM_OPS and node.attrs.get("is_training", True)]
+    """Return the batch normalisations that use the statistics of the batch; in functions, `name in function`."""
+    inside = [f"{node.name} in {function.name}" for function in graph.functions for node in function.nodes
+              if _is_training(node)]  # fmt: skip
+    return [*(node.name for node in graph.nodes if _is_training(node)), *inside]
+
+
+def _is_training(node: Node) -> bool:
+    return node.op in BATCH_NORM_OPS and node.attrs.get("is_training", True) is not False
 
 
 def use_moving_averages(graph: Graph, whole: Graph) -> UsesAverages:
@@ -50,17 +56,17 @@ def use_moving_averages(graph: Graph, whole: Graph) -> UsesAverages:
         whole: The graph with everything that training adds.
 
     Raises:
-        UnsupportedError: A node's averages cannot be found; with every such node.
+        UnsupportedError: A node's averages cannot be found, or it is in a function; with every such node.
     """
     wanted = training_mode_nodes(graph)
-    index = GraphIndex(whole.nodes)
+    index = GraphIndex([*graph.nodes, *whole.nodes])  # what was inlined is in the graph alone
     present = {node.name: node for node in graph.nodes}
     changed: dict[str, Node] = {}
     extra: dict[str, Node] = {}
     lost = []
     for name in wanted:
         mean, variance = _written_from(index, name, 1), _written_from(index, name, 2)
-        if mean is None or variance is None:
+        if mean is None or variance is None or name not in present:
             lost.append(name)
             continue
         node = present[name]
