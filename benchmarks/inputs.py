@@ -109,13 +109,13 @@ def write_gib_saved_model(path: str) -> None:
         for index in range(GIB_VARIABLES)
     ]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
     def serve(x: Any) -> dict[str, Any]:
         for index, weights in enumerate(module.layers):
             x = x + weights[index : index + 1, :1]
         return {OUTPUT_NODE: x}
 
-    tf.saved_model.save(module, path, signatures=serve)
+    signature = tf.function(serve, input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
+    tf.saved_model.save(module, path, signatures=signature)
 
 
 def write_functions(path: str) -> None:
@@ -125,25 +125,24 @@ def write_functions(path: str) -> None:
     module = tf.Module()
     module.kernels = [tf.Variable(tf.eye(8), name=f"layer_{index:03d}/kernel") for index in range(FUNCTIONS)]
 
-    def layer(kernel: Any) -> Callable[[Any], Any]:
-        @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.float32)])
+    def layer(kernel: Any) -> Any:
         def call(x: Any) -> Any:
             x = tf.matmul(x, kernel)
             for _ in range(FUNCTION_STEPS):
                 x = tf.tanh(x * 0.5)
             return x
 
-        return call
+        return tf.function(call, input_signature=[tf.TensorSpec([None, 8], tf.float32)])
 
     layers = [layer(kernel) for kernel in module.kernels]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.float32, name="x")])
     def serve(x: Any) -> dict[str, Any]:
         for call in layers:
             x = call(x)
         return {OUTPUT_NODE: x}
 
-    tf.saved_model.save(module, path, signatures=serve)
+    signature = tf.function(serve, input_signature=[tf.TensorSpec([None, 8], tf.float32, name="x")])
+    tf.saved_model.save(module, path, signatures=signature)
 
 
 def _save(tf: Any, path: str) -> None:

@@ -109,7 +109,7 @@ def _functions() -> list[Row]:
         Row("inline", "inline and freeze 20,000 nodes in 500 functions", "functions-500",
             _convert_saved(many, "inlined.pb"),
             {"convert_variables_v2": _constants_v2(many, "inlined-by-tensorflow.pb")}, Bars({}, seconds=6)),
-        Row("freeze-saved-model", "1 GiB SavedModel of TensorFlow 2 -> frozen graph, weights proved", "saved-model-1gib",
+        Row("freeze-saved-model", "1 GiB SavedModel of TensorFlow 2 -> frozen graph, proved", "saved-model-1gib",
             _convert_saved(gib, "frozen-v2.pb"),
             {"convert_variables_v2": _constants_v2(gib, "frozen-v2-by-tensorflow.pb")},
             Bars({"convert_variables_v2": 1 / 20}, rss_mb=200)),

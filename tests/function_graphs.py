@@ -112,7 +112,8 @@ class Builder:
         elif kind in kinds:
             argument.type_attr = kind
         else:
-            argument.type = self.tf.as_dtype({"float": "float32", "double": "float64", "int": "int32"}.get(kind, kind)).as_datatype_enum
+            named = {"float": "float32", "double": "float64", "int": "int32"}.get(kind, kind)
+            argument.type = self.tf.as_dtype(named).as_datatype_enum
 
     def _fill(self, node: Any, name: str, op: str, inputs: Sequence[str], attrs: Mapping[str, Any]) -> None:
         node.name, node.op = name, op
@@ -391,6 +392,7 @@ GRAPHS = {
     each.__name__: each
     for each in (
         called_by_name, names_that_meet, polymorphic, lists_of_tensors, lists_of_types, handed_back,
-        handed_back_handle, control_outputs, branches_of_ones_own, loop_of_ones_own, call_in_a_v1_loop, call_in_a_v1_cond,
+        handed_back_handle, control_outputs, branches_of_ones_own, loop_of_ones_own, call_in_a_v1_loop,
+        call_in_a_v1_cond,
     )
 }  # fmt: skip

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tags", metavar="A,B", type=names, help="the tag set of the MetaGraph to take from a SavedModel"
     )
     parser.add_argument("--signature", metavar="KEY", action="append",
-                        help="the signature to take; NEW=OLD gives it a new key; may be given several times")  # fmt: skip
+                        help="the signature to take; NEW=OLD gives it a new key; may be given often")  # fmt: skip
     parser.add_argument("--inputs", metavar="A,B", type=names, default=[], help="tensors to feed (`a` is `a:0`)")
     parser.add_argument("--outputs", metavar="A,B", type=names, default=[], help="tensors to compute (`a` is `a:0`)")
     parser.add_argument("--list-outputs", action="store_true", help="rank the tensors that may be outputs, and stop")

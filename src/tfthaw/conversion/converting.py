@@ -251,8 +251,10 @@ def _write_weights(job: _Job) -> None:
         job.files = write_keras(contents, job.destination, job.delivery(contents.tensors))
         return
     if job.options.keys == "names" and OBJECT_GRAPH_KEY in job.artifact.variables:
-        raise UnsupportedError("the keys of the source are paths of objects, and nothing gives the variables other names",
-                               hint="leave --keys out")  # fmt: skip
+        raise UnsupportedError(
+            "the keys of the source are paths of objects, and nothing gives the variables other names",
+            hint="leave --keys out",
+        )
     if job.options.keys == "objects":
         tensors = checkpoint_tensors(job.artifact, job.options, job.notes)
     else:
