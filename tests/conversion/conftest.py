@@ -83,3 +83,14 @@ def weights(tf, tmp_path_factory, v1):
         "safetensors": folder / "model.safetensors",
         "npz": folder / "model.npz",
     }
+
+
+@pytest.fixture
+def quiet(tf):
+    """Keep TensorFlow from warning of what it deprecates itself."""
+    level = tf.get_logger().level
+    tf.get_logger().setLevel("ERROR")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    tf.get_logger().setLevel(level)
