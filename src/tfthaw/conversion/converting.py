@@ -171,9 +171,14 @@ def _write_graph_format(job: _Job) -> None:
     refuse_unfed(prepared)
     if options.to == "frozen-graph":
         model, constants = freeze_prepared(prepared)
-        job.files = write_graph(_bridged(job, model), job.destination, job.delivery(constants))
+        model = _bridged(job, model)
+        others = graph_constants(model.graph).items()
+        job.constants = {name: tensor for name, tensor in others if name.removeprefix(":") not in constants}
+        job.files = write_graph(model, job.destination, job.delivery(constants))
     elif options.to == "graph-def":
-        job.files = write_graph(_bridged(job, prepared.model), job.destination, job.delivery({}))
+        model = _bridged(job, prepared.model)
+        job.constants = graph_constants(model.graph)
+        job.files = write_graph(model, job.destination, job.delivery({}))
     elif options.to == "saved-model" and options.style == "v2":
         require_consistent_objects(model, path=job.artifact.path)
         written = to_tf2(prepared, job.artifact.objects(options.tags))
@@ -186,10 +191,12 @@ def _write_graph_format(job: _Job) -> None:
         model, tensors = with_state(prepared)
         model.tags = model.tags or ("serve",)
         model = _bridged(job, model)
+        job.constants = graph_constants(model.graph)
         job.files = write_saved_model(model, tensors, job.destination, job.delivery(tensors))
     else:
         model, tensors = with_state(prepared)
         model = _bridged(job, model)
+        job.constants = graph_constants(model.graph)
         job.files = write_meta_graph(model, tensors, job.destination, job.delivery(tensors, meta_name(job.destination)))
     job.inputs, job.outputs = prepared.names()
     job.notes += prepared.notes
@@ -225,6 +232,7 @@ def _write_whole(job: _Job, model: Model) -> None:
     model, notes = with_current_saver(model, path=job.options.checkpoint or job.artifact.path)
     tensors = dict(model.values)
     model = _bridged(job, model)
+    job.constants = graph_constants(model.graph)
     job.files = write_meta_graph(model, tensors, job.destination, job.delivery(tensors, meta_name(job.destination)))
     job.notes += [*model.notes, *notes, "the whole graph was kept, training nodes included"]
 
