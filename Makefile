@@ -42,6 +42,8 @@ schema: .venv/.installed
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --editable ".[dev]"
+# tf_keras asks for the package tensorflow, which is tensorflow-cpu once more and four times as large
+	.venv/bin/python -m pip install --quiet --no-deps "tf-keras==$$(.venv/bin/python -c "from importlib.metadata import version; print(version('tensorflow-cpu').rpartition('.')[0])").*"
 	touch $@
 
 .venv-demo/.installed: pyproject.toml
