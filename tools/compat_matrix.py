@@ -96,15 +96,10 @@ def judge_models(environments: Sequence[Environment], folder: Path, call: Call) 
         for reader in environments if maker is newest else dict.fromkeys((maker, newest)):
             said = json.loads(call([reader.python, SCRIPT, "ask", place / "jobs.json"]))
             title = f"made by {maker.version}, read by {reader.version}"
-            unread = [name for name in made if said[name]]
+            unread = [name for name in made if said[name] and reader.release < maker.release]
             if unread:
                 print(f"{title}: not as TensorFlow itself saved them: {', '.join(unread)}")
-            yield from ((f"{title}: {job.name}", said[job.name]) for job in judged(jobs, unread))
-
-
-def judged(jobs: Sequence[Job], unread: Sequence[str]) -> Iterator[Job]:
-    """Yield the jobs of models that a TensorFlow reads as they were saved."""
-    return (job for job in jobs if job.model not in unread and job.name != job.model)
+            yield from ((f"{title}: {job.name}", said[job.name]) for job in jobs if job.model not in unread)
 
 
 def convert_all(place: Path, models: Sequence[str]) -> tuple[list[Job], dict[str, str]]:

@@ -42,7 +42,7 @@ def decoded(dtype: str, shape: list[int], contents: Any) -> Any:
     """Return an array from its JSON."""
     if dtype == "object":
         return np.array([base64.b64decode(item) for item in contents], object).reshape(shape)
-    return np.frombuffer(base64.b64decode(contents), dtype).reshape(shape)
+    return np.frombuffer(base64.b64decode(contents), tf.as_dtype(dtype).as_numpy_dtype).reshape(shape)
 
 
 def make(folder: Path, names: list[str]) -> None:
@@ -116,6 +116,8 @@ def differences(call: dict[str, Any], found: dict[str, Any], precision: str | No
                 problems.append(f"{where} is {values.tolist()}, expected {expected.tolist()}")
             continue
         tolerance = TOLERANCES[precision] if precision else tolerance
+        wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+        expected, values = expected.astype(wide), values.astype(wide)
         scale = float(np.max(np.abs(expected), initial=0.0)) or 1.0
         furthest = float(np.max(np.abs(values - expected), initial=0.0)) / scale
         if not furthest <= tolerance:
