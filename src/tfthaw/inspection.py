@@ -306,8 +306,8 @@ def _weights_obstacle(artifact: Artifact, model: Model | None) -> tuple[str, str
 def _keras_obstacle(artifact: Artifact, name: str) -> tuple[str, str] | None:
     cure = "give the model's .keras or .h5 as source, and this with --checkpoint"
     is_v1 = artifact.checkpoint is not None and not artifact.checkpoint.is_object_based
-    if artifact.format in GRAPH_FORMATS and (is_v1 or artifact.checkpoint is None):
-        return "the configuration of a Keras model: a graph has none", cure
+    if is_v1 or (artifact.format in GRAPH_FORMATS and artifact.checkpoint is None):
+        return "the configuration of a Keras model, or the paths of its objects: it has neither", cure
     from tfthaw.conversion.keras import keras_contents  # only here: most artifacts are none of Keras
 
     try:

@@ -56,3 +56,15 @@ others = [name for name in COMMANDS if name != "inspect" and f"tfthaw.cli.{name}
 sys.exit(", ".join(others) or 0)
 """)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_checkpoint_of_names_is_inspected_without_numpy():
+    done = run("""
+import sys
+sys.modules["numpy"] = None
+from importlib.resources import files
+from tfthaw.cli.main import main
+sys.exit(main(["inspect", str(files("tfthaw.demo") / "model.ckpt-1000.index")]))
+""")
+    assert done.returncode == 0, done.stderr
+    assert "conv1/kernel" in done.stdout

@@ -146,11 +146,13 @@ class Artifact:
         """
         graph = self.model(tags).object_graph if self.located.format == "saved-model" else None
         if id(graph) not in self._objects:
-            from tfthaw.serde.object_views import view_objects
-
-            metadata = self._directory.keras_metadata if self._directory is not None else None
+            view = None
             checkpoint = self.checkpoint
-            view = view_objects(graph, checkpoint, metadata, self._limits) if graph or checkpoint is not None else None
+            if graph is not None or (checkpoint is not None and checkpoint.is_object_based):
+                from tfthaw.serde.object_views import view_objects  # only TensorFlow 2 has objects
+
+                metadata = self._directory.keras_metadata if self._directory is not None else None
+                view = view_objects(graph, checkpoint, metadata, self._limits)
             self._objects[id(graph)] = view  # the models are kept, so that the number stays the graph's own
         return self._objects[id(graph)]
 
