@@ -269,6 +269,22 @@ def test_local_variables_have_the_value_that_loading_gives_them(tf, tmp_path):
     assert any("scale is in no checkpoint" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("use_resource", [False, True], ids=["ref", "resource"])
+def test_an_init_op_that_adds_to_what_was_restored_is_refused(tf, tmp_path, use_resource):
+    def build(v1):
+        x = v1.placeholder("float32", [None, 4], name="x")
+        w = v1.get_variable("w", [4], use_resource=use_resource)
+        return {"serving_default": ({"x": x}, {"y": x * w})}
+
+    def main_op():
+        w = tf.compat.v1.global_variables()[0]
+        return tf.group(tf.compat.v1.assign_add(w, [1.0] * 4))
+
+    source = Source(tf, tmp_path, build, {"x": X}, main_op=main_op)
+    with pytest.raises(UnsupportedError, match=r"--style v1(?s:.*)AssignAdd"):
+        convert(source.path, tmp_path / "new", to="saved-model")
+
+
 def test_an_init_op_that_undoes_the_restore_leaves_the_values_of_the_checkpoint(tf, tmp_path):
     def build(v1):
         x = v1.placeholder("float32", [None, 4], name="x")

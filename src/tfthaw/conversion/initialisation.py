@@ -16,6 +16,7 @@ from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.validation import require_consistent
 from tfthaw.ir.variables import VARIABLE_OPS
+from tfthaw.passes.after_writes import writes
 from tfthaw.passes.asset_variables import resolve_asset_variables
 from tfthaw.passes.inline_functions import inline_functions
 from tfthaw.passes.prune import prune_library
@@ -126,7 +127,9 @@ def require_plain_init(prepared: Prepared, found: Fillers, plan: Plan) -> None:
             match = plan.matches.get(target)
             if target in kept and match is not None and match.reason != "initial":
                 undone.append(target)
-        elif node.op not in _HARMLESS and not node.op.startswith(_RANDOM) and definitions.is_stateful(node):
+        elif node.op in _HARMLESS or node.op.startswith(_RANDOM):
+            continue
+        elif definitions.is_stateful(node) or (writes(node) and TensorName.parse(node.inputs[0]).node in kept):
             problems.append(f"{name} ({node.op})")
     if problems:
         raise UnsupportedError(
