@@ -38,11 +38,12 @@ from tfthaw.ir.nodes import Node
 from tfthaw.ir.object_graph import ConcreteFunction, ObjectGraph
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature, SignatureTensor
 from tfthaw.ir.structured_values import TensorSpec
-from tfthaw.ir.variables import HANDLE_OPS, VARIABLE_OPS, variable_name
+from tfthaw.ir.variables import HANDLE_OPS, variable_name
 from tfthaw.passes.add_saver import SavedVariable, add_saver
 from tfthaw.passes.asset_variables import resolve_asset_variables
 from tfthaw.passes.calls_by_attr import call_by_attr
 from tfthaw.passes.carriers import find_carriers
+from tfthaw.passes.freeze import own_variables
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.functions_from_graph import Call, Capture, MadeFunction, Taken, function_from_graph, needed_nodes
 from tfthaw.passes.prune import PLACEHOLDER_OPS, prune_library, without_lost_colocations
@@ -153,12 +154,7 @@ class _Writing:
         taken = prune_library(taken)
         taken = taken.with_nodes([*taken.nodes, *self._only_in_gradients(taken)])
         prepared.graph = call_by_attr(taken)
-        held = [
-            f"{node.name} ({node.op}) in {function.name}"
-            for function in prepared.graph.functions
-            for node in function.nodes
-            if node.op in VARIABLE_OPS
-        ]
+        held = own_variables(prepared.graph)
         if held:
             raise UnsupportedError(
                 "functions hold variables of their own", problems=held, hint="keep the graph as it is: --style v1"

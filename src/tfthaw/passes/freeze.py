@@ -71,15 +71,20 @@ def freeze(graph: Graph, values: Mapping[str, Tensor], uses: FunctionUses | None
     result = prune_library(
         replace(graph, nodes=nodes, functions=[*graph.functions, *made]), keep_registered=False
     )
-    held = [
-        f"{node.name} ({node.op}) in {function.name}"
-        for function in result.functions
-        for node in function.nodes
-        if node.op in VARIABLE_OPS
-    ]
+    held = own_variables(result)
     if held:
         raise UnsupportedError("functions hold variables of their own", problems=held)
     return Frozen(result, constants)
+
+
+def own_variables(graph: Graph) -> list[str]:
+    """Return the variables that functions of the library make themselves, `name (op) in function`."""
+    return [
+        f"{node.name} ({node.op}) in {function.name}"
+        for function in graph.functions
+        for node in function.nodes
+        if node.op in VARIABLE_OPS
+    ]
 
 
 def refuse_unfrozen(index: GraphIndex, carriers: Carriers) -> None:
