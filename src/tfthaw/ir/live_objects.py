@@ -1,0 +1,124 @@
+"""Live objects: the Python objects of a model that code built, and which of its variables the traced graph has.
+
+It is to live objects what `TrackableObjectGraph` is to a checkpoint: objects are known by their position, the root is
+at 0, children are edges with names, cycles are legal. It holds no TensorFlow and no values, so it passes from a process
+to another as JSON.
+
+Source: trackable_view.py of tensorflow/python/checkpoint (what a child is called); the `_trackable_children` of Keras 2
+and Keras 3 (what each of them calls it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfthaw.dtypes import DType
+from tfthaw.ir.attrs import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVariable:
+    """A variable of a live model.
+
+    Attributes:
+        node: Its node in the traced graph; empty where no output reaches it.
+        names: The names under which a checkpoint by names may hold it, best first: the variable's own, then those that
+            another Keras would give it.
+        dtype: Its element type.
+        shape: Its shape; dims may be unknown.
+        is_trainable: Whether training changes it.
+    """
+
+    node: str
+    names: tuple[str, ...]
+    dtype: DType
+    shape: Shape
+    is_trainable: bool = True
+
+
+@dataclass(slots=True)
+class LiveObject:
+    """An object of a live model.
+
+    Attributes:
+        children: name -> position of the child, as `tf.train.Checkpoint` calls it in this process.
+        other_children: name -> position, as another Keras calls the same child (`kernel` for `_kernel`,
+            `layer_with_weights-0`, `_operations`); never a name that `children` has.
+        variable: What it is, where it is a variable.
+        class_name: The Python class, for messages.
+        is_inner: Whether it is an object that only one Keras has between a parent and its children, such as the
+            `_functional` of a Sequential of Keras 3; then its children are found from the parent as well.
+    """
+
+    children: dict[str, int] = field(default_factory=dict)
+    other_children: dict[str, int] = field(default_factory=dict)
+    variable: LiveVariable | None = None
+    class_name: str = ""
+    is_inner: bool = False
+
+
+@dataclass(slots=True)
+class LiveObjects:
+    """The objects of a live model.
+
+    Attributes:
+        nodes: The objects; the root, which is what the code returned, comes first. Empty for graphs of TensorFlow 1.
+        loose: Variables that the outputs reach and no object holds.
+        keras: Which Keras made the root: 2, 3, or 0 where it is no Keras model.
+        config: The Keras configuration of the root (`class_name`, `config`), where it has one.
+    """
+
+    nodes: list[LiveObject] = field(default_factory=list)
+    loose: list[LiveVariable] = field(default_factory=list)
+    keras: int = 0
+    config: Mapping[str, Any] | None = None
+
+    def variables(self) -> list[LiveVariable]:
+        """Return every variable, those of objects first."""
+        return [item.variable for item in self.nodes if item.variable is not None] + self.loose
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        return {
+            "nodes": [
+                {
+                    "children": item.children, "other_children": item.other_children,
+                    "variable": None if item.variable is None else _variable_json(item.variable),
+                    "class_name": item.class_name, "is_inner": item.is_inner,
+                }
+                for item in self.nodes
+            ],
+            "loose": [_variable_json(variable) for variable in self.loose],
+            "keras": self.keras, "config": self.config,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LiveObjects:
+        """Return what `as_json` gave."""
+        nodes = [
+            LiveObject(
+                item["children"], item["other_children"],
+                None if item["variable"] is None else _variable(item["variable"]), item["class_name"], item["is_inner"],
+            )
+            for item in document["nodes"]
+        ]  # fmt: skip
+        loose = [_variable(item) for item in document["loose"]]
+        return cls(nodes, loose, document["keras"], document["config"])
+
+
+def _variable_json(variable: LiveVariable) -> dict[str, Any]:
+    dims = variable.shape.dims
+    return {
+        "node": variable.node, "names": list(variable.names), "dtype": variable.dtype.name,
+        "shape": None if dims is None else list(dims), "trainable": variable.is_trainable,
+    }  # fmt: skip
+
+
+def _variable(document: Mapping[str, Any]) -> LiveVariable:
+    dims = document["shape"]
+    return LiveVariable(
+        document["node"], tuple(document["names"]), DType[document["dtype"]],
+        Shape(None if dims is None else tuple(dims)), document["trainable"],
+    )  # fmt: skip
