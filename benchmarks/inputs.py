@@ -145,6 +145,16 @@ def write_functions(path: str) -> None:
     tf.saved_model.save(module, path, signatures=signature)
 
 
+def write_vgg(path: str) -> None:
+    """Write the object-based checkpoint of a Keras model of 528 MiB, as `Checkpoint.write` leaves it after training."""
+    import tensorflow as tf
+
+    from benchmarks.vgg import build_model
+
+    tf.keras.utils.set_random_seed(0)
+    tf.train.Checkpoint(model=build_model()).write(path)
+
+
 def _save(tf: Any, path: str) -> None:
     saver = tf.train.Saver(save_relative_paths=True)
     with tf.Session() as session:
@@ -159,6 +169,7 @@ WRITERS: dict[str, Callable[[str], None]] = {
     "nodes-20000": write_large_graph,
     "saved-model-1gib": write_gib_saved_model,
     "functions-500": write_functions,
+    "vgg": write_vgg,
 }
 
 

@@ -54,7 +54,8 @@ def document(outcomes: Iterable[Outcome], runs: int) -> str:
 def machine(runs: int) -> str:
     """Return a sentence on the machine, the interpreter and the packages."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = ", ".join(f"{name} {_version(name)}" for name in ("tfthaw", "numpy", "protobuf", "tensorflow-cpu"))
+    names = ("tfthaw", "numpy", "protobuf", "tensorflow-cpu", "keras")
+    packages = ", ".join(f"{name} {_version(name)}" for name in names)
     return (
         f"{_processor()}, {os.cpu_count()} CPUs, {memory_gib:.0f} GiB, {platform.system()} {platform.release()}, "
         f"load {os.getloadavg()[0]:.1f}; Python {sys.version.split()[0]}, {packages}; {runs} runs."

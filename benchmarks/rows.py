@@ -47,7 +47,7 @@ class Row:
 
 def rows() -> list[Row]:
     """Return every row, cheap ones first."""
-    return [*_listing(), *_reading(), *_large_graph(), *_gib_model(), *_functions()]
+    return [*_listing(), *_reading(), *_large_graph(), *_gib_model(), *_functions(), *_code()]
 
 
 def _listing() -> list[Row]:
@@ -114,6 +114,31 @@ def _functions() -> list[Row]:
             {"convert_variables_v2": _constants_v2(gib, "frozen-v2-by-tensorflow.pb")},
             Bars({"convert_variables_v2": 1 / 20}, rss_mb=200)),
     ]  # fmt: skip
+
+
+def _code() -> list[Row]:
+    """Return the rows from code and a checkpoint: start, import and the building of the model count for both sides."""
+    source = inputs.prefix("vgg")
+    return [
+        Row("vgg-saved-model", "code of VGG16 and 528 MiB checkpoint -> SavedModel, weights proved", "vgg",
+            _convert_code(source, "vgg-saved", "saved-model"),
+            {"model.export": _keras_export("export", source, "vgg-by-keras")}, Bars({"model.export": 1.5})),
+        Row("vgg-freeze", "code of VGG16 and 528 MiB checkpoint -> frozen graph, weights proved", "vgg",
+            _convert_code(source, "vgg.pb", "frozen-graph"),
+            {"convert_variables_v2": _keras_export("freeze", source, "vgg-by-tensorflow.pb")},
+            Bars({"convert_variables_v2": 1 / 5})),
+    ]  # fmt: skip
+
+
+def _convert_code(source: Path, name: str, target: str) -> Command:
+    code = f"{Path(__file__).with_name('vgg.py')}:build_model"
+    return _tfthaw("convert", source, OUTPUTS / name, "--to", target, "--code", code, "--verify", "weights",
+                   output=OUTPUTS / name)  # fmt: skip
+
+
+def _keras_export(work: str, source: Path, name: str) -> Command:
+    titles = {"export": "build, restore, model.export", "freeze": "build, restore, convert_variables_to_constants_v2"}
+    return Command(titles[work], python("-m", "benchmarks.keras_export", work, source, OUTPUTS / name), OUTPUTS / name)
 
 
 def _convert_saved(source: Path, name: str) -> Command:
