@@ -1,0 +1,188 @@
+"""Say what an exception of the user's code means: on which of the user's lines, what is wrong, and the cure.
+
+Building and tracing a model runs three people's code: the user's, TensorFlow's and Keras's. Whatever it raises becomes
+one TfthawError here. What the messages of others mean stands in `tfthaw.runtime.known_failures`; which line of the
+user's it was, in `tfthaw.runtime.user_lines`. An unknown exception keeps its type and its words.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+
+from tfthaw.errors import MissingDependencyError, RuntimeFailure, TfthawError, UsageError
+from tfthaw.runtime.known_failures import FAILURES, Cure, KnownFailure
+from tfthaw.runtime.user_lines import user_line
+
+LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
+"""The environment variable that makes `tf.keras` Keras 2; TensorFlow reads it when `tf.keras` is first used."""
+
+_MESSAGE_LENGTH = 400
+_PACKAGES = {
+    "cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image", "yaml": "pyyaml",
+    "tensorflow_hub": "tensorflow-hub", "tensorflow_addons": "tensorflow-addons", "tf_slim": "tf_slim",
+    "tensorflow_probability": "tensorflow-probability", "tensorflow_datasets": "tensorflow-datasets",
+    "tensorflow_text": "tensorflow-text", "object_detection": "tf-models-official", "official": "tf-models-official",
+    "google.protobuf": "protobuf", "bs4": "beautifulsoup4", "Bio": "biopython",
+}  # fmt: skip
+"""Modules that pip knows by another name."""
+
+
+def explain(error: BaseException, code: str | os.PathLike[str] | None, doing: str) -> TfthawError:
+    """Turn an exception into the error that says what it means.
+
+    Args:
+        error: What the user's code raised, or TensorFlow or Keras while they ran it.
+        code: The file of the user's code, or what else to name as the error's path.
+        doing: What was being done, such as `import the module` or `trace serving_default`.
+
+    Returns:
+        The error to raise from it; a TfthawError as it is.
+
+    Raises:
+        KeyboardInterrupt: It was the user who ended it.
+    """
+    if isinstance(error, TfthawError):
+        error.path = error.path or (None if code is None else os.fspath(code))
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    line = user_line(error, code)
+    where = None if line is None else line.where(code)
+    text = message_of(error)
+    if isinstance(error, SystemExit):
+        return UsageError(
+            f"the code ends the process ({_exit_text(error)}) when asked to {doing}", path=code, where=where,
+            hint='put what only a script does under `if __name__ == "__main__":`',
+        )  # fmt: skip
+    if isinstance(error, SyntaxError):
+        return _syntax_error(error, code, where)
+    known, found = _known(text)
+    if known is not None and found is not None:
+        kind = UsageError if known.is_of_the_code else RuntimeFailure
+        return kind(_meaning(known, found, text), path=code, where=where, hint=_hint(known, found))
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _missing_module(error.name, code, where)
+    if isinstance(error, MemoryError):
+        return RuntimeFailure(f"no memory was left to {doing}", path=code, where=where)
+    return RuntimeFailure(f"cannot {doing}: {_named(error, text)}", path=code, where=where)
+
+
+def needs_graph_mode(error: BaseException) -> bool:
+    """Whether an exception says that the code builds a graph of TensorFlow 1 and needs eager execution off."""
+    return _cure(error) is Cure.GRAPH_MODE
+
+
+def needs_legacy_keras(error: BaseException) -> bool:
+    """Whether an exception says that the code is for Keras 2 and Keras 3 is what it met."""
+    return _cure(error) is Cure.LEGACY_KERAS and not legacy_keras_is_on()
+
+
+def legacy_keras_is_on() -> bool:
+    """Whether `tf.keras` is Keras 2 in this process, or would be when it is imported."""
+    keras = getattr(sys.modules.get("tensorflow"), "keras", None)
+    version = getattr(keras, "__version__", None)
+    if version is None:
+        return os.environ.get(LEGACY_KERAS, "").lower() in ("1", "true")
+    return str(version).startswith("2.")
+
+
+def message_of(error: BaseException) -> str:
+    """Return an exception's message without what AutoGraph, Keras and terminals put around it."""
+    metadata = getattr(error, "ag_error_metadata", None)
+    text = str(getattr(metadata, "cause_message", "") or getattr(error, "message", "") or _words(error))
+    if metadata is not None or "in user code:" in text:  # AutoGraph repeats the type; in functions in functions, often
+        text = re.split(r"(?:^|\n\s*)[A-Z]\w*(?:Error|Exception|Interrupt|Exit): ", text)[-1]
+    text = re.sub(r"\x1b\[\d*m", "", text)
+    around = re.match(r"\s*Exception encountered when calling [^\n]*\n\n(.*?)(\n\n(Call a|A)rguments received by .*)?$",
+                      text, re.DOTALL)  # fmt: skip
+    return (around[1] if around else text).strip()
+
+
+def _words(error: BaseException) -> str:
+    """Return what an exception says; a KeyError would quote it."""
+    if isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str):
+        words = error.args[0]
+        return words if " " in words else repr(words)
+    return str(error)
+
+
+def _cure(error: BaseException) -> Cure:
+    known, _ = _known(message_of(error))
+    return Cure.NOTHING if known is None else known.cure
+
+
+def _known(text: str) -> tuple[KnownFailure | None, re.Match[str] | None]:
+    for known in FAILURES:
+        found = known.found_in(text)
+        if found is not None:
+            return known, found
+    return None, None
+
+
+def _meaning(known: KnownFailure, found: re.Match[str], text: str) -> str:
+    groups = [found[0], *(group or "" for group in found.groups())]
+    meaning = known.meaning.format(*groups)
+    if known.cure is not Cure.NOTHING:
+        meaning += f": {_first_sentence(text)}"
+    return " ".join(meaning.split())
+
+
+def _hint(known: KnownFailure, found: re.Match[str]) -> str | None:
+    if known.cure is Cure.LEGACY_KERAS:
+        return None if legacy_keras_is_on() else _legacy_hint()
+    groups = [found[0], *(group or "" for group in found.groups())]
+    return known.hint.format(*groups) if known.hint else None
+
+
+def _legacy_hint() -> str:
+    """Return how to run code for Keras 2."""
+    if importlib.util.find_spec("tf_keras") is not None:
+        return f"set {LEGACY_KERAS}=1 before TensorFlow is imported, and import Keras as `from tensorflow import keras`"
+    version = getattr(sys.modules.get("tensorflow"), "__version__", "")
+    pin = "~=" + ".".join(version.split(".")[:2]) + ".0" if version else ""
+    return f'install Keras 2 with: pip install "tf_keras{pin}", and set {LEGACY_KERAS}=1'
+
+
+def _missing_module(name: str, code: str | os.PathLike[str] | None, where: str | None) -> TfthawError:
+    top = name.split(".", maxsplit=1)[0]
+    package = _PACKAGES.get(name) or _PACKAGES.get(top, top)
+    message = f"the code imports {name}, which is not installed"
+    if top in sys.stdlib_module_names or top in sys.modules:
+        message = f"the code imports {name}, which the {top} that is installed does not have"
+        return UsageError(message, path=code, where=where)
+    hint = f"install it with: pip install {package}; or, where it is a module of yours, add its folder to PYTHONPATH"
+    return MissingDependencyError(message, path=code, where=where, hint=hint)
+
+
+def _syntax_error(error: SyntaxError, code: str | os.PathLike[str] | None, where: str | None) -> TfthawError:
+    message = error.msg or "invalid syntax"
+    is_python_2 = "call to 'print'" in message or "exec" in message or "multiple exception types" in message
+    hint = "this is Python 2; turn it into Python 3 first" if is_python_2 else None
+    return UsageError(f"the file is not Python: {message}", path=code, where=where, hint=hint)
+
+
+def _exit_text(error: SystemExit) -> str:
+    return f"sys.exit({error.code!r})" if error.code is not None else "sys.exit()"
+
+
+def _named(error: BaseException, text: str) -> str:
+    name = type(error).__name__
+    if name == "MultilineMessageKeyError":  # AutoGraph's stand-in for KeyError
+        name = "KeyError"
+    return f"{name}: {_shortened(text)}" if text else name
+
+
+def _first_sentence(text: str) -> str:
+    sentence = re.split(r"(?<=[a-z0-9`'\")}\]])\.\s", _shortened(text))[0]
+    return sentence.rstrip(".")
+
+
+def _shortened(text: str) -> str:
+    """Return a message on one line, without the node definitions and stacks that TensorFlow appends."""
+    text = re.sub(r" for '\{\{.*?\}\}'(?= with|\.|$)", "", text)
+    text = re.sub(r"\n\s*\n(Stack trace|Original stack|Detected at node).*", "", text, flags=re.DOTALL)
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE_LENGTH else f"{line[:_MESSAGE_LENGTH]} ..."
