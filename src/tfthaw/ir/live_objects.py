@@ -17,6 +17,15 @@ from typing import Any
 from tfthaw.dtypes import DType
 from tfthaw.ir.attrs import Shape
 
+ASIDE = frozenset({
+    "optimizer", "_optimizer", "save_counter", "metrics", "_metrics", "keras_api", "signatures", "loss_tracker",
+    "_loss_tracker", "compiled_metrics", "_compile_metrics", "seed_generator", "_seed_generator", "_random_generator",
+})  # fmt: skip
+"""Children that are no part of what a model computes."""
+
+TRAINED = "_trainable_variables"
+"""Under which optimizers of Keras 3 list the variables that they train."""
+
 
 @dataclass(frozen=True, slots=True)
 class LiveVariable:
