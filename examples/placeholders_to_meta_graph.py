@@ -7,8 +7,6 @@ import os
 import sys
 import tempfile
 
-os.environ["TF_USE_LEGACY_KERAS"] = "1"  # for `tf.layers` in the training below
-
 import numpy as np
 import tensorflow as tf
 
@@ -40,6 +38,7 @@ def train(x, prefix):
 
 def main(directory):
     """Train, save, convert, and use what was written."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # for training with `tf.layers`; a conversion sees to it by itself
     x = np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)
     expected, code = train(x, f"{directory}/ckpt"), f"{__file__}:build_graph"
     # The call of this example: nodes keep their names, and with them the scopes that TensorBoard draws.

@@ -1,0 +1,77 @@
+"""Each export workflow, through the command line and through Python, in fresh processes, under both Keras."""
+
+import numpy as np
+import pytest
+
+from workflows.conversions import Conversion
+from workflows.table import KERAS, OF_KERAS_MODELS, WORKFLOWS
+from workflows.use import counted, use
+
+pytestmark = pytest.mark.tf
+
+
+def through_the_command_line():
+    """Every workflow under each Keras, and every kind of checkpoint somewhere."""
+    for number, keras in enumerate(KERAS):
+        for position, workflow in enumerate(WORKFLOWS):
+            yield Conversion(keras, "cli", position, workflow.kinds[(3 * position + 5 * number) % len(workflow.kinds)])
+
+
+def through_python():
+    """Every workflow, Keras and kind of checkpoint from live objects; from code in a process of its own, some."""
+    for number, keras in enumerate(KERAS):
+        for position, workflow in enumerate(WORKFLOWS):
+            needs_other_keras = workflow.is_graph and keras == "keras3"  # for `tf.layers`
+            for kind in workflow.kinds:
+                yield Conversion(keras, "code" if needs_other_keras else "live", position, kind)
+            if not needs_other_keras and (position + number) % 2:
+                yield Conversion(keras, "code", position, workflow.kinds[position % len(workflow.kinds)])
+
+
+def examples():
+    """Every example under Keras 3, and each second one under `tf_keras`."""
+    return [Conversion(keras, "example", position, "") for number, keras in enumerate(KERAS)
+            for position in range(number, len(WORKFLOWS), number + 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize("conversion", [*through_python(), *through_the_command_line()], ids=str)
+def test_what_users_load_is_the_trained_model(conversion, lab, tf):
+    answer = lab.answer(conversion)
+    assert answer.status == 0, answer.message
+    feed, expected, trained = lab.facts(conversion)
+    document, workflow = answer.document, conversion.table
+
+    assert document["verified"]["weights"]["different"] == 0
+    assert document["verified"]["outputs"]["done"], document["verified"]["outputs"]
+    used = use(tf, document, feed, style=workflow.options.get("style", "v2"))
+    if workflow.to == "frozen-graph":
+        assert not set(counted(trained)) - set(counted(used.values))
+    else:
+        assert counted(used.values) == counted(trained)
+    output = used.outputs[workflow.output] if workflow.output else next(iter(used.outputs.values()))
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_kind_of_checkpoint_goes_through_the_command_line():
+    assert {item.kind for item in through_the_command_line()} >= set(OF_KERAS_MODELS)
+
+
+@pytest.mark.parametrize("conversion", examples(), ids=str)
+def test_examples_run_and_print_the_proof(conversion, lab):
+    answer = lab.answer(conversion)
+    assert answer.status == 0, answer.message
+    assert "largest difference" in answer.document["printed"]
+
+
+SCOPES = {4: {"hidden", "norm", "logits"}, 5: {"dense", "dense_1"}, 6: {"encoder", "head", "hidden", "logits"}}
+FOR_TENSORBOARD = [
+    item for item in through_python() if item.workflow in SCOPES and item.kind in ("model", "slots")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("conversion", FOR_TENSORBOARD, ids=str)
+def test_meta_graphs_keep_their_scopes(conversion, lab, tf):
+    """TensorBoard draws what stands before the slashes."""
+    nodes = use(tf, lab.answer(conversion).document, lab.facts(conversion)[0]).nodes
+    scopes = {part for node in nodes for part in node.split("/")[:-1]}
+    assert scopes >= SCOPES[conversion.workflow]
