@@ -10,6 +10,7 @@ from tfthaw.conversion.values import plan_loosely, plan_values
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.graph import Graph, TensorName
 from tfthaw.ir.model import Model
+from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.passes.batch_norm import training_mode_nodes, use_moving_averages
 from tfthaw.passes.freeze import freeze
 from tfthaw.passes.function_uses import FunctionUses
@@ -23,27 +24,32 @@ def freeze_prepared(prepared: Prepared) -> tuple[Model, dict[str, Tensor]]:
     """Turn every variable into a constant.
 
     Returns:
-        The frozen model, and the constants that were variables by node name.
+        The frozen model, and the constants that were variables by node name. Variables that were to stay are still
+        in it.
 
     Raises:
         UnsupportedError: The graph cannot be frozen; with every reason.
         RestoreError: Variables have no value.
     """
+    kept = prepared.options.keep_variables
     outputs = [prepared.where(name) for name in prepared.selection.tensors]
+    outputs += [TensorName(name, -1) for name in prepared.options.targets]
     before = prepared.graph
     if variable_nodes(before):
         _drop_what_is_written(prepared, outputs)
     settle_batch_norm(prepared, before)
     plan = plan_values(prepared) if variable_nodes(prepared.graph) else None
     if plan is None:
-        prepared.notes.append("the graph holds no variables: it was frozen already")
+        had = any(node.op in VARIABLE_OPS for node in prepared.whole.walk())
+        said = "no variable is needed by the outputs" if had else "the graph holds no variables: it was frozen already"
+        prepared.notes.append(said)
     values = {node: match.tensor for node, match in plan.matches.items()} if plan else {}
     _require_values(prepared, values)
-    frozen = freeze(prepared.graph, values, FunctionUses(prepared.definitions))
+    frozen = freeze(prepared.graph, values, FunctionUses(prepared.definitions), kept)
     frozen.graph = drop_idle_controls(frozen.graph, outputs)
     model = replace(prepared.model, graph=frozen.graph, saver=None, collections={}, signatures={}, object_graph=None)
-    kept = {node.name for node in frozen.graph.nodes}
-    return model, {name: values[name] for name in frozen.constants if name in kept}
+    present = {node.name for node in frozen.graph.nodes}
+    return model, {name: values[name] for name in frozen.constants if name in present}
 
 
 def _drop_what_is_written(prepared: Prepared, outputs: list[TensorName]) -> None:
@@ -53,7 +59,8 @@ def _drop_what_is_written(prepared: Prepared, outputs: list[TensorName]) -> None
     rewritten = first_call(prepared.graph, outputs, transient, uses)
     for name in rewritten.rewritten:
         prepared.notes.append(f"{name} counts from what loading the model gives it; a frozen graph keeps no count")
-    dropped = drop_writes(rewritten.graph, outputs, uses)
+    frozen = [name for name in variable_nodes(rewritten.graph) if name not in prepared.options.keep_variables]
+    dropped = drop_writes(rewritten.graph, outputs, uses, frozen)
     for name, variables in dropped.dropped.items():
         prepared.notes.append(f"dropped {name}, which writes {', '.join(variables)}; no output needs it")
     prepared.graph = dropped.graph
@@ -61,7 +68,8 @@ def _drop_what_is_written(prepared: Prepared, outputs: list[TensorName]) -> None
 
 def _require_values(prepared: Prepared, values: Mapping[str, Tensor]) -> None:
     """Refuse to freeze variables that were allowed to stay without value."""
-    empty = [name for name in variable_nodes(prepared.graph) if name not in values]
+    kept = prepared.options.keep_variables
+    empty = [name for name in variable_nodes(prepared.graph) if name not in values and name not in kept]
     if empty:
         raise UnsupportedError(
             "a frozen graph cannot hold variables without value", problems=empty,

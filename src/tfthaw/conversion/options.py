@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,9 @@ class Options:
     Attributes:
         to: The format to write.
         checkpoint: Values from here instead of those that the source has.
+        checkpoint_root: Which object of an object-based checkpoint is the model, where several could be (`--code`).
+        code: The model's Python, `MODULE:CALLABLE` or `FILE.py:CALLABLE`.
+        input: What the code takes where it does not say so: `NAME:DTYPE[DIMS]` each, or name -> `DTYPE[DIMS]`.
         tags: The tag set of the MetaGraph to take from a SavedModel.
         signature: The signature to take, or several: each a key, or `NEW=OLD` for one that gets a new key.
         inputs: Tensors to feed, where no signature says.
@@ -51,12 +54,19 @@ class Options:
             Keras model has them; None takes those of the source.
         strip_attrs: Whether attrs that are at their default are dropped.
         for_tf: The TensorFlow that shall be able to read the graph, such as `1.15` or `2.4.1`.
+        targets: Nodes of the graph to keep for themselves, with all that they need, such as ops that give no tensor
+            (frozen-graph).
+        keep_variables: Variables that stay variables, by their nodes, without value (frozen-graph).
+        clear_devices: Whether nodes no longer ask for the machine that they ran on.
         overwrite: Whether what is at the destination may be replaced.
         progress: Called with the number of bytes just done.
     """
 
     to: str
     checkpoint: str | None = None
+    checkpoint_root: str | None = None
+    code: str | None = None
+    input: Sequence[str] | Mapping[str, str] = ()
     tags: Sequence[str] | None = None
     signature: str | Sequence[str] | None = None
     inputs: Sequence[str] = ()
@@ -75,6 +85,9 @@ class Options:
     keys: str | None = None
     strip_attrs: bool = False
     for_tf: str | None = None
+    targets: Sequence[str] = ()
+    keep_variables: Collection[str] = ()
+    clear_devices: bool = True
     overwrite: bool = False
     progress: Progress | None = None
 
@@ -90,6 +103,8 @@ class Options:
         given = [name for name in ("signature", "inputs", "outputs", "set") if getattr(self, name)]
         given += ["batch_norm"] if self.batch_norm != "keep" else []
         given += [name for name in ("strip_attrs", "for_tf") if getattr(self, name)]
+        if (self.targets or self.keep_variables) and self.to != "frozen-graph":
+            raise UsageError(f"targets and keep_variables are for a frozen-graph, not a {self.to}")
         if self.keys and self.to != "checkpoint":
             raise UsageError(f"--keys says how a checkpoint names its values, not a {self.to}")
         if given and self.to in (*WEIGHT_FORMATS, *KERAS_FORMATS):

@@ -22,7 +22,7 @@ from tfthaw.ir.signatures import INIT_OP_SIGNATURE
 from tfthaw.ir.types import output_dtype
 from tfthaw.ir.validation import require_consistent, require_unique_names
 from tfthaw.ir.variables import VARIABLE_OPS, Variable, graph_variables
-from tfthaw.passes.clear_devices import clear_devices
+from tfthaw.passes.clear_devices import Cleared, clear_devices
 from tfthaw.passes.inline_functions import inline_functions
 from tfthaw.passes.prune import prune, prune_library, require_tensors
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
@@ -57,6 +57,7 @@ class Prepared:
         settings: Placeholders that are constants now, by tensor name, with their values.
         described: Ops that the source describes itself.
         objects: variable's node -> checkpoint key, as object graphs say.
+        assigned: variable's node -> the value that an initialiser gives it after it was restored, as the user asked.
     """
 
     model: Model
@@ -70,6 +71,7 @@ class Prepared:
     settings: dict[str, Array] = field(default_factory=dict)
     described: Mapping[str, Definition] = field(default_factory=dict)
     objects: Mapping[str, str] = field(default_factory=dict)
+    assigned: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def definitions(self) -> Definitions:
@@ -117,9 +119,12 @@ def prepare(model: Model, options: Options, *, path: str, stored: TrackableObjec
     values, notes = choose_averages(model.values, options.ema)
     notes += [f"{name} is the variable that {other} is: they share one name" for name, other in merged.merged.items()]
     every = options.to in ("saved-model", "meta-graph")
-    selection = select(
-        model, signatures=options.signatures, inputs=options.inputs, outputs=options.outputs, every=every
-    )
+    if options.targets and not options.outputs:
+        selection = Selection({}, {}, {})
+    else:
+        selection = select(
+            model, signatures=options.signatures, inputs=options.inputs, outputs=options.outputs, every=every
+        )
     selection, corrected = with_own_types(selection, model.graph)
     prepared = Prepared(model, model.graph, selection, values, path, options, [*model.notes, *notes, *corrected], {})
     if model.object_graph is not None and stored is not None:
@@ -147,7 +152,7 @@ def _take_what_is_needed(prepared: Prepared) -> None:
     """Prune to the outputs, tables filled."""
     selection, to = prepared.selection, prepared.options.to
     wanted = [*selection.tensors, *(name for name in selection.feeds if to != "frozen-graph")]
-    if not selection.tensors:
+    if not selection.tensors and not prepared.options.targets:
         raise UsageError(
             f"the signature has no outputs: {', '.join(selection.signatures) or 'it has no name either'}",
             hint="choose another one with --signature, or name tensors with --outputs",
@@ -155,7 +160,7 @@ def _take_what_is_needed(prepared: Prepared) -> None:
     index = GraphIndex(prepared.graph.nodes)
     require_tensors(index, [*selection.tensors, *selection.feeds], what="signature")
     reached = index.reach([name.node for name in wanted])
-    keep = init_ops(prepared.model) if to == "saved-model" else []
+    keep = [*(init_ops(prepared.model) if to == "saved-model" else []), *prepared.options.targets]
     for name in keep:
         if name not in index:
             raise NotFoundError.named("node", name, index.nodes, where="init op")
@@ -181,7 +186,7 @@ def _take_what_is_needed(prepared: Prepared) -> None:
         if old == new:
             continue
         prepared.notes.append(f"{old} was no placeholder; it is fed as {new} now")
-    cleared = clear_devices(prepared.graph)
+    cleared = clear_devices(prepared.graph) if prepared.options.clear_devices else Cleared(prepared.graph, {})
     prepared.graph = cleared.graph
     for device, count in cleared.devices.items():
         prepared.notes.append(f"{count} nodes asked for {device}; they no longer do")
@@ -189,7 +194,7 @@ def _take_what_is_needed(prepared: Prepared) -> None:
 
 def _inline(prepared: Prepared, wanted: list[TensorName]) -> list[TensorName]:
     """Inline what the outputs and the init ops call; return where the wanted tensors are now."""
-    init = init_ops(prepared.model)
+    init = [*init_ops(prepared.model), *prepared.options.targets]
     index = GraphIndex(prepared.graph.nodes)
     feeds = prepared.selection.feeds
     reached = index.reach([*(name.node for name in (*wanted, *feeds)), *init])
@@ -256,8 +261,9 @@ def variable_nodes(graph: Graph) -> list[str]:
 
 
 def needed_variables(prepared: Prepared) -> list[Variable]:
-    """Return the variables of the graph as it is now."""
-    return graph_variables(prepared.graph.nodes, prepared.model.declared)
+    """Return the variables of the graph as it is now that need a value."""
+    kept = prepared.options.keep_variables
+    return [item for item in graph_variables(prepared.graph.nodes, prepared.model.declared) if item.node not in kept]
 
 
 def input_specs(prepared: Prepared) -> dict[str, InputSpec]:

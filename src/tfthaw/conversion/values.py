@@ -43,6 +43,7 @@ def plan_loosely(prepared: Prepared) -> Plan:
         restore_op=model.saver.restore_op if model.saver else None, renames=prepared.options.map,
         objects=prepared.objects, path=prepared.path,
     )  # fmt: skip
+    _take_assigned(prepared, plan)
     if not plan.missing:
         return plan
     roots = [name for key in LOCAL_INIT_COLLECTIONS for name in node_list(model.collections.get(key))]
@@ -59,6 +60,17 @@ def plan_loosely(prepared: Prepared) -> Plan:
         if variable.name in plan.missing and variable.node in held:
             plan.missing.remove(variable.name)
     return plan
+
+
+def _take_assigned(prepared: Prepared, plan: Plan) -> None:
+    """Let variables have what initialisers give them that the user had run."""
+    for variable in needed_variables(prepared):
+        value = prepared.assigned.get(variable.node)
+        if value is None:
+            continue
+        if variable.name in plan.missing:
+            plan.missing.remove(variable.name)
+        plan.matches[variable.node] = Match(variable.node, variable.name, value, "assigned", value)
 
 
 def saving_graph(saver: Saver | None, whole: Graph, described: Mapping[str, Definition]) -> Graph:

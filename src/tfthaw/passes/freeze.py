@@ -11,7 +11,7 @@ TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -48,13 +48,16 @@ class Frozen:
     constants: dict[str, str] = field(default_factory=dict)
 
 
-def freeze(graph: Graph, values: Mapping[str, Tensor], uses: FunctionUses | None = None) -> Frozen:
+def freeze(
+    graph: Graph, values: Mapping[str, Tensor], uses: FunctionUses | None = None, kept: Collection[str] = ()
+) -> Frozen:
     """Turn every variable of a graph into a constant.
 
     Args:
         graph: The graph, pruned to its outputs, free of writes, its calls inlined.
         values: The value of every variable, by its node's name.
         uses: What its functions do with variables, where that is known already.
+        kept: Nodes of variables that stay variables.
 
     Raises:
         UnsupportedError: A variable goes where it cannot be followed; with every such node.
@@ -62,9 +65,12 @@ def freeze(graph: Graph, values: Mapping[str, Tensor], uses: FunctionUses | None
     """
     uses = uses or FunctionUses(Definitions(graph.functions))
     index = GraphIndex(graph.nodes)
-    carriers = find_carriers(index, set(index.nodes), uses)
+    variables = [node.name for node in index.nodes.values() if node.op in VARIABLE_OPS and node.name not in kept]
+    carriers = find_carriers(index, set(index.nodes), uses, variables)
     refuse_unfrozen(index, carriers)
-    state = _Freezing(index, carriers, values, _Functions(uses))
+    if kept:
+        _refuse_half_frozen(index, uses, kept)
+    state = _Freezing(index, carriers, values, _Functions(uses), kept)
     nodes = [new for node in graph.nodes for new in state.frozen(node)]
     constants = {name: name for name in state.constants}
     made = state.functions.frozen.made
@@ -110,6 +116,28 @@ def refuse_unfrozen(index: GraphIndex, carriers: Carriers) -> None:
         )  # fmt: skip
 
 
+def _refuse_half_frozen(index: GraphIndex, uses: FunctionUses, kept: Collection[str]) -> None:
+    """Refuse nodes that may hand on a variable that stays as well as one that becomes a constant.
+
+    Raises:
+        UnsupportedError: With every such node.
+    """
+    every = find_carriers(index, set(index.nodes), uses)
+    problems = []
+    for name, variables in sorted(every.mixed.items()):
+        constants = variables.difference(kept)
+        if constants and constants != variables:
+            staying = ", ".join(sorted(variables - constants))
+            problems.append(
+                f"{name} ({index.nodes[name].op}) may be {', '.join(sorted(constants))} or {staying}, which stays"
+            )
+    if problems:
+        raise UnsupportedError(
+            "variables that become constants and variables that stay go the same way", problems=problems,
+            hint="freeze all of them, or none",
+        )  # fmt: skip
+
+
 def _dtype_of(variable: Node) -> DType:
     """Return the element type of a variable, or of an argument that is one."""
     return variable.dtype("dtype") or DType.invalid
@@ -141,12 +169,18 @@ class _Freezing:
     """One run of the pass over one graph, or over the body of one function."""
 
     def __init__(
-        self, index: GraphIndex, carriers: Carriers, values: Mapping[str, Tensor], functions: _Functions
+        self,
+        index: GraphIndex,
+        carriers: Carriers,
+        values: Mapping[str, Tensor],
+        functions: _Functions,
+        kept: Collection[str] = (),
     ) -> None:
         self.index = index
         self.carriers = carriers
         self.values = values
         self.functions = functions
+        self.kept = kept
         self.taken: set[str] = set(index.nodes)
         self.constants: list[str] = []
 
@@ -166,6 +200,8 @@ class _Freezing:
 
     def frozen(self, node: Node) -> list[Node]:
         """Return what stands in a node's place."""
+        if node.name in self.kept:
+            return [node]
         if node.op in VARIABLE_OPS:
             self.constants.append(node.name)
             return [_constant(node, self.values[node.name])]
@@ -189,12 +225,14 @@ class _Freezing:
         return self.index.nodes[self.carriers.tensors[tensor]].op in REF_VARIABLE_OPS
 
     def _is_reference(self, node: Node) -> bool:
-        """Whether what a node hands on is a reference that freezing leaves: an old lookup table, a queue."""
+        """Whether what a node hands on is a reference that freezing leaves: a kept variable, an old lookup table."""
         seen = set()
         source: Node | None = node
         while source is not None and source.op in REF_PASS_THROUGH and source.name not in seen and source.inputs:
             seen.add(source.name)
             source = self.index.producer(source.inputs[0])
+        if source is not None and source.name in self.kept:
+            return True
         history = op_history(source.op) if source is not None and source.op not in VARIABLE_OPS else None
         return history is not None and any(output.is_ref for output in history.outputs)
 

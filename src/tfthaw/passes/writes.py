@@ -35,20 +35,26 @@ class Writes:
     dropped: dict[str, tuple[str, ...]]
 
 
-def drop_writes(graph: Graph, outputs: Collection[TensorName], functions: Functions | None = None) -> Writes:
+def drop_writes(
+    graph: Graph,
+    outputs: Collection[TensorName],
+    functions: Functions | None = None,
+    variables: Collection[str] | None = None,
+) -> Writes:
     """Drop the writes that no output's value needs.
 
     Args:
         graph: The graph, pruned to its outputs.
         outputs: The tensors whose values must stay the same.
         functions: What its functions do with variables.
+        variables: The variables whose writes go; None for all.
 
     Raises:
         UnsupportedError: A written value flows into an output, of this call or of the next; with every such node.
     """
     index = GraphIndex(graph.nodes)
     within = set(index.nodes)
-    carriers = find_carriers(index, within, functions)
+    carriers = find_carriers(index, within, functions, variables)
     if not carriers.writes:
         return Writes(graph, {})
     needed = index.reach([name.node for name in outputs], through_control=False)

@@ -27,8 +27,8 @@ class Match:
         variable: The variable's node.
         key: The checkpoint key.
         tensor: The value; of a partitioned variable the part that belongs here.
-        reason: Why this key: `map`, `saver`, `object` (the object graphs say so), `name`, `partition`, or `initial`
-            (the graph's own init op sets it).
+        reason: Why this key: `map`, `saver`, `object` (the object graphs say so), `name`, `partition`, `initial` (the
+            graph's own init op sets it) or `assigned` (an initialiser that the user had run sets it).
         whole: What the checkpoint has under the key.
         part: For a part of a partitioned variable: the Saver's text for it, such as `10 20 0,5:-`; else empty.
     """

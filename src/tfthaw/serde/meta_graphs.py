@@ -53,7 +53,7 @@ def model_from_proto(message: Any, payloads: Payloads | None = None) -> Model:
     model.tags = tuple(info.tags)
     model.signatures = {name: _signature(message.signature_def[name]) for name in sorted(message.signature_def)}
     model.collections = {name: _collection(message.collection_def[name]) for name in sorted(message.collection_def)}
-    model.saver = _saver(message.saver_def) if message.HasField("saver_def") else None
+    model.saver = saver_from_proto(message.saver_def) if message.HasField("saver_def") else None
     model.assets = [_asset(item) for item in message.asset_file_def]
     model.declared = _declarations(model.collections)
     if message.HasField("object_graph_def"):
@@ -178,7 +178,8 @@ def _collection_to_proto(collection: Collection, target: Any) -> None:
     stored.value.extend(collection.items)
 
 
-def _saver(message: Any) -> Saver:
+def saver_from_proto(message: Any) -> Saver:
+    """Return what a SaverDef says."""
     return Saver(
         filename_tensor=message.filename_tensor_name,
         save_tensor=message.save_tensor_name,
