@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from tfthaw.errors import RestoreError, TfthawError, VerificationError
@@ -20,9 +21,10 @@ COMMANDS = {
     "inspect": "what it is, what is in it, who made it, what it can become",
     "convert": "any artifact into any format it can become, proved",
     "diff": "two artifacts: tensors, graph, signatures",
+    "freeze-graph": "TensorFlow's freeze_graph, flag for flag",
     "demo": "a real model through the whole tool, on data that ships with it",
 }
-"""Subcommand -> what it does; each is a module of this folder with `add_arguments` and `run`."""
+"""Subcommand -> what it does; each is a module of this folder (`-` is `_`) with `add_arguments` and `run`."""
 
 EXIT_NO = 1
 EXIT_FAILED = 2
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        module = importlib.import_module(f"tfthaw.cli.{options.command}")
+        module = _module(options.command)
         status = module.run(options)
         sys.stdout.flush()
         return int(status)
@@ -71,6 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("tfthaw: interrupted; nothing was left half-written", file=sys.stderr)
         return 130
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"tfthaw.cli.{command.replace('-', '_')}")
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
@@ -91,7 +97,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         if name in given:
-            module = importlib.import_module(f"tfthaw.cli.{name}")
+            module = _module(name)
             module.add_arguments(command)
             command.epilog = module.EXAMPLES
         command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
