@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from tfthaw._files import Progress
-from tfthaw.conversion.converting import convert
 from tfthaw.conversion.freeze_graph_sources import FreezeFlags, Sources, names_of, open_sources
 from tfthaw.conversion.freezing import freeze_prepared
 from tfthaw.conversion.initializer_nodes import assigned_by
@@ -345,6 +344,8 @@ def _runnable_source(job: _Job, outputs: Sequence[str], folder: str) -> tuple[st
     sources = job.sources
     if sources.is_saved_model:
         return sources.artifact.path, sources.tags
+    from tfthaw.conversion.converting import convert  # only here: it brings every format along
+
     # a GraphDef and a checkpoint apart are nothing that runs; a MetaGraph with its checkpoint is
     path = os.path.join(folder, "source.meta")
     keys = {
