@@ -1,0 +1,39 @@
+"""What the user's page and the list of examples say is there."""
+
+import argparse
+import re
+
+import pytest
+
+from tfthaw.cli.convert import add_arguments
+from workflows.table import EXAMPLES, WORKFLOWS
+
+PAGES = (EXAMPLES.parent / "docs" / "from-code.md", EXAMPLES / "README.md")
+MOST_LINES = 60
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert links
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_options_on_the_page_are_options_of_convert():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    known = set(parser.format_help().split())
+    named = set(re.findall(r"(?<![\w-])--[a-z-]+", PAGES[0].read_text()))
+    assert "--code" in named
+    assert not named - {word.rstrip(",]").lstrip("[") for word in known}
+
+
+def test_every_example_is_listed_and_tested():
+    scripts = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert scripts == {workflow.example for workflow in WORKFLOWS}
+    listed = set(re.findall(r"\((\w+)\.py\)", PAGES[1].read_text()))
+    assert listed == scripts
+
+
+def test_examples_fit_on_a_page():
+    assert not [path.name for path in EXAMPLES.glob("*.py") if len(path.read_text().splitlines()) >= MOST_LINES]
