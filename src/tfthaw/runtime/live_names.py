@@ -9,6 +9,7 @@ Which models a name begins with depends on the Keras, and on whether a model was
     | functional               | `dense/kernel`             | `dense/kernel`            |
     | subclassed               | `my_model/dense/kernel`    | `my_model/dense/kernel`   |
 
+A layer that another one wraps, or builds by hand, is in the names of Keras 3 alone: `time_distributed/dense/kernel`.
 Numbers at the end of a name are never changed: `dense_1` is another layer than `dense`.
 
 Source: `name_scope` of the layers of Keras 2; `path` of the variables of Keras 3; rnn layers of TensorFlow 1, which
@@ -23,13 +24,14 @@ from collections.abc import Iterable, Sequence
 _CELL = re.compile(r"/[a-z_]*(?:lstm|gru|simple_rnn)_cell(?:_\d+)?/(?=[^/]+$)")
 
 
-def possible_names(own: Sequence[str], models: Sequence[str], owner: str) -> tuple[str, ...]:
+def possible_names(own: Sequence[str], models: Sequence[str], owner: str = "", layer: str = "") -> tuple[str, ...]:
     """Return every name that a variable may go by, best first.
 
     Args:
         own: The names that it has in this process.
         models: The names of the models that hold it, outermost first.
         owner: The class of the layer that has it.
+        layer: The name of that layer.
     """
     names = list(own)
     for name in own:
@@ -39,6 +41,7 @@ def possible_names(own: Sequence[str], models: Sequence[str], owner: str) -> tup
     if "depthwise" in owner.lower():
         names += list(_other_leaf(names))
     names += [_CELL.sub("/", name) for name in names]
+    names += [other for name in names if (other := _without_layer(name, layer))]
     return tuple(dict.fromkeys(names))
 
 
@@ -56,6 +59,17 @@ def _within(name: str, models: Sequence[str]) -> list[str]:
     first = name.partition("/")[0]
     outer = list(models[: models.index(first)]) if first in models else list(models)
     return ["/".join([*outer[start:], name]) for start in range(len(outer) - 1, -1, -1)]
+
+
+def _without_layer(name: str, layer: str) -> str:
+    """Return a name without the layer that has the variable, or with it where it is without.
+
+    A layer that another one builds by hand, or wraps, is not in the names of Keras 2.
+    """
+    parts = name.split("/")
+    if not layer or len(parts) < 2 or (len(parts) == 2 and parts[0] == layer):
+        return ""
+    return "/".join([*parts[:-2], parts[-1]] if parts[-2] == layer else [*parts[:-1], layer, parts[-1]])
 
 
 def _other_leaf(names: Iterable[str]) -> Iterable[str]:

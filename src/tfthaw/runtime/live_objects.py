@@ -68,7 +68,7 @@ def live_variable(variable: Any, node: str = "") -> LiveVariable:
         variable: The variable.
         node: Its node in the traced graph.
     """
-    return _described(variable, node, [], "")
+    return _described(variable, node, [], None)
 
 
 class _Collector:
@@ -233,24 +233,26 @@ class _Collector:
         else:
             return None
         node = self._node_of.get(id(held), "")
-        ancestors, owner = [], ""
+        ancestors: list[str] = []
+        owner = None
         parent = self._parents.get(place)
         while parent is not None:
             above = self._values[parent]
             if keras_generation(above):
-                owner = owner or type(above).__name__
+                owner = above if owner is None else owner
                 if "Model" in _class_names(above):
                     ancestors.append(str(getattr(above, "name", "")))
             parent = self._parents.get(parent)
         return _described(value, node, ancestors[::-1], owner)
 
 
-def _described(value: Any, node: str, models: list[str], owner: str) -> LiveVariable:
+def _described(value: Any, node: str, models: list[str], owner: Any) -> LiveVariable:
     held = value.value if _is_keras_variable(value) else value
     own = [str(getattr(value, "path", "")), str(getattr(held, "name", "")).partition(":")[0]]
     dtype = getattr(held.dtype, "base_dtype", held.dtype)
     dims = held.shape.as_list() if held.shape.rank is not None else None
-    names = possible_names([name for name in dict.fromkeys(own) if name], models, owner)
+    layer = ("", "") if owner is None else (type(owner).__name__, str(getattr(owner, "name", "")))
+    names = possible_names([name for name in dict.fromkeys(own) if name], models, *layer)
     return LiveVariable(node, names, DType[dtype.name], Shape(None if dims is None else tuple(dims)),
                         bool(getattr(value, "trainable", True)))  # fmt: skip
 

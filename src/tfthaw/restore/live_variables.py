@@ -1,0 +1,314 @@
+"""Which checkpoint key fills which variable of live objects.
+
+By objects where the checkpoint has an object graph: live objects and stored ones are walked together (`live_walk`) from
+the root under which the most variables are found. Then by names, exact ones alone (`live_name_keys`): the names of
+variables in an object graph, or the keys of a checkpoint by names. A map wins over everything.
+
+Shapes are no evidence for a match and never a reason to look elsewhere: a variable whose value has another shape is
+told of when the plan is made. What two ways of equal rank say differently is refused.
+
+Source: restore.py of tensorflow/python/checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tfthaw.errors import NotFoundError, RestoreError
+from tfthaw.ir.live_objects import TRAINED, LiveObjects, LiveVariable
+from tfthaw.ir.object_graph import TrackableObjectGraph
+from tfthaw.restore.live_name_keys import drifted_names, keys_by_names
+from tfthaw.restore.live_walk import StoredView, Walked, walk_together
+from tfthaw.tensors import Tensor
+
+_MOST_DEEP = 3  # `Checkpoint(trainer=trainer)` with `trainer.model.encoder`
+_HINT_ROOT = "say which one is meant with --checkpoint-root NAME"
+_HINT_MAP = 'a map file says it: "checkpoint key" = "variable"'
+
+
+@dataclass
+class LiveMatches:
+    """Which key fills which variable.
+
+    Attributes:
+        keys: variable's node -> checkpoint key.
+        reasons: variable's node -> `map`, `object` (same path), `layer` (another Keras's path), `name`, or `trained`
+            (its position among the variables that the optimizer trained).
+        root: The path of the object in the checkpoint that the live root is there; None for checkpoints by names.
+        notes: What was concluded from less than equal paths.
+    """
+
+    keys: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    root: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def match_live(objects: LiveObjects, values: Mapping[str, Tensor], stored: TrackableObjectGraph | None, *,
+               path: str | None = None, root: str | None = None,
+               renames: Mapping[str, str] | None = None) -> LiveMatches:  # fmt: skip
+    """Find the keys of the variables that the traced graph has.
+
+    Variables that stay without key are left out; whether that may be is for the plan to say.
+
+    Args:
+        objects: The live objects.
+        values: The checkpoint's tensors by key.
+        stored: The checkpoint's object graph, or None for a checkpoint by names.
+        path: The checkpoint, for errors.
+        root: The path of the object in the checkpoint that is meant, such as `model` or `ema/model`.
+        renames: checkpoint key -> a variable's node or any of its names.
+
+    Raises:
+        RestoreError: Several keys could fill a variable, or several objects of the checkpoint could be the model.
+        NotFoundError: The checkpoint has no such root.
+    """
+    result = LiveMatches()
+    matcher = _Matcher(objects, values, path, result)
+    matcher.by_map(renames or {})
+    if stored is None or not len(stored.nodes):
+        if root is not None:
+            raise RestoreError(f"the checkpoint has no objects, so none is {root!r}", path=path)
+        matcher.by_name({key: key for key in values})
+    else:
+        view = StoredView(stored)
+        matcher.by_objects(view, root)
+        matcher.by_name(_full_names(view, values))
+        matcher.by_training(view)
+    matcher.refuse_contested()
+    return result
+
+
+def _full_names(view: StoredView, values: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the variables of an object graph that have a name of their own: name -> checkpoint key."""
+    found: dict[str, set[str]] = {}
+    for _, key, name in view.stored_variables():
+        if name and key in values:
+            found.setdefault(name, set()).add(key)
+    return {name: next(iter(keys)) for name, keys in found.items() if len(keys) == 1}
+
+
+class _Matcher:
+    """Finds keys step by step; each step leaves alone what an earlier one found."""
+
+    def __init__(self, objects: LiveObjects, values: Mapping[str, Tensor], path: str | None,
+                 result: LiveMatches) -> None:  # fmt: skip
+        self._objects = objects
+        self._values = values
+        self._path = path
+        self._result = result
+        self._needed: dict[str, LiveVariable] = {}
+        for variable in objects.variables():
+            if variable.node:
+                self._needed.setdefault(variable.node, variable)
+        self._contested: dict[str, list[str]] = {}
+        self._problems: list[str] = []
+
+    def by_map(self, renames: Mapping[str, str]) -> None:
+        """Take what a map says."""
+        if not renames:
+            return
+        owners: dict[str, list[str]] = {}
+        for node, variable in self._needed.items():
+            for name in dict.fromkeys((node, *variable.names)):
+                owners.setdefault(name, []).append(node)
+        for key, target in renames.items():
+            nodes = [target] if target in self._needed else owners.get(target, [])
+            if len(nodes) > 1:
+                self._problems.append(f"map: {target!r} is the name of {len(nodes)} variables: {', '.join(nodes)}")
+            for node in nodes[:1]:
+                if key not in self._values:
+                    self._problems.append(f"map: {target} shall take {key!r}, which the checkpoint does not have")
+                self._take(node, key, "map")
+
+    def by_objects(self, view: StoredView, root: str | None) -> None:
+        """Take what the object graphs say."""
+        paths = view.paths(_MOST_DEEP)
+        chosen = [_root_at(view, root, self._path)] if root is not None else list(paths)
+        walks = self._walks(view, chosen)
+        if not walks:
+            return
+        best = self._best(view, walks, paths)
+        complete = len(self._fitting(best)) == len(self._needed)
+        if not complete and root is None and not self._is_trackable_root():
+            self._apart(view, paths)
+        else:
+            self._take_walk(best)
+            self._result.root = root if root is not None else paths.get(best.root, "")
+            if best.root and root is None:
+                self._result.notes.append(f"the model is {self._result.root!r} in the checkpoint")
+
+    def _is_trackable_root(self) -> bool:
+        """Whether the live root is an object of its own, and not what Python holds several in."""
+        return bool(self._objects.keras) or self._objects.nodes[0].class_name not in ("dict", "list", "tuple")
+
+    def _walks(self, view: StoredView, roots: list[int], start: int = 0) -> list[Walked]:
+        """Walk from every object of the checkpoint that has a name in common with the live one."""
+        if not self._objects.nodes:
+            return []
+        item = self._objects.nodes[start]
+        names = item.children.keys() | item.other_children.keys()
+        found = [walk_together(self._objects, view, root, start) for root in roots
+                 if not (names.isdisjoint(view.children(root)) and names.isdisjoint(view.numbered(root)))]  # fmt: skip
+        return [walk for walk in found if walk.keys or walk.contested]
+
+    def _fitting(self, walk: Walked) -> dict[str, str]:
+        """Return the keys that a walk found for variables that need one, and that fit: node -> key."""
+        found = {}
+        for place, key in walk.keys.items():
+            variable = self._objects.nodes[place].variable
+            if variable is not None and variable.node in self._needed and self._fits(variable, key):
+                found[variable.node] = key
+        return found
+
+    def _fits(self, variable: LiveVariable, key: str) -> bool:
+        tensor = self._values.get(key)
+        return tensor is not None and fits(variable, tensor)
+
+    def _best(self, view: StoredView, walks: list[Walked], paths: Mapping[int, str]) -> Walked:
+        """Return the walk that found the most; the root itself wins over what hangs on it.
+
+        Raises:
+            RestoreError: Several that found the same number of variables say different keys.
+        """
+        found = [(walk, self._fitting(walk)) for walk in walks]
+        most = max(len(keys) for _, keys in found)
+        ties = [(walk, keys) for walk, keys in found if len(keys) == most]
+        first, first_keys = ties[0]
+        others = [walk for walk, keys in ties[1:] if keys != first_keys]
+        if first.root == 0 or not most or not others:
+            return first
+        names = [repr(paths.get(walk.root, "")) for walk in (first, *others)]
+        raise RestoreError(
+            f"{len(names)} objects of the checkpoint could be the model, with other values each: {', '.join(names)}",
+            path=self._path, hint=_HINT_ROOT,
+        )  # fmt: skip
+
+    def _apart(self, view: StoredView, paths: Mapping[int, str]) -> None:
+        """Match what a list or dict holds one by one, since the checkpoint calls them otherwise."""
+        roots: dict[str, str] = {}
+        for name, child in self._objects.nodes[0].children.items():
+            walks = self._walks(view, list(paths), child)
+            if walks:
+                best = self._best(view, walks, paths)
+                roots[name] = paths.get(best.root, "")
+                self._take_walk(best)
+        if len(set(roots.values())) < len(roots):
+            said = ", ".join(f"{name}: {root!r}" for name, root in roots.items())
+            self._problems.append(f"objects: several that the code returned are one in the checkpoint: {said}")
+        self._result.notes += [f"{name} is {root!r} in the checkpoint" for name, root in roots.items() if name != root]
+
+    def _take_walk(self, walk: Walked) -> None:
+        for place, key in walk.keys.items():
+            variable = self._objects.nodes[place].variable
+            if variable is not None and variable.node in self._needed:
+                self._take(variable.node, key, "object" if place in walk.exact else "layer")
+        for place, keys in walk.contested.items():
+            variable = self._objects.nodes[place].variable
+            if variable is not None and variable.node in self._needed and variable.node not in self._result.keys:
+                self._contested[variable.node] = keys
+
+    def _take(self, node: str, key: str, reason: str) -> None:
+        known = self._result.keys.get(node)
+        if known is None:
+            self._result.keys[node] = key
+            self._result.reasons[node] = reason
+        elif known != key and self._result.reasons[node] == reason:
+            self._contested[node] = [known, key]
+
+    def by_name(self, names: Mapping[str, str]) -> None:
+        """Take what names say, for variables that are still without key.
+
+        Args:
+            names: name -> checkpoint key.
+        """
+        open_ = {node: variable for node, variable in self._needed.items()
+                 if node not in self._result.keys and node not in self._contested}  # fmt: skip
+        used = set(self._result.keys.values())
+        free = {name: key for name, key in names.items() if key not in used}
+        found, contested = keys_by_names(open_, free)
+        self._problems += contested
+        claimed = {name for variable in self._objects.variables() for name in variable.names}
+        self._problems += drifted_names(found, {name: self._values[key] for name, key in free.items()}, claimed)
+        for node, name in found.items():
+            self._take(node, free[name], "name")
+
+    def by_training(self, view: StoredView) -> None:
+        """Take the order in which an optimizer of Keras 3 keeps what it trained.
+
+        Checkpoints of Keras 3 leave out layers in lists; the optimizer has their variables nevertheless. The order
+        counts where each of its variables has the shape and the last name of the live one, and no other evidence speaks
+        against it.
+        """
+        top = self._objects.nodes[0] if self._objects.nodes else None
+        place = top.other_children.get(TRAINED) if top is not None else None
+        if place is None or all(node in self._result.keys for node in self._needed):
+            return
+        listed = self._objects.nodes[place].other_children
+        variables = [self._objects.nodes[listed[str(number)]].variable for number in range(len(listed))]
+        names = {key: name for _, key, name in view.stored_variables()}
+        for keys in view.trained_lists():
+            pairs = list(zip(variables, keys, strict=False))
+            if len(keys) != len(variables) or not all(
+                variable is not None and self._is_likely(variable, key, names[key]) for variable, key in pairs
+            ):
+                continue
+            taken = 0
+            for variable, key in pairs:
+                if variable is not None and variable.node in self._needed and variable.node not in self._result.keys:
+                    self._take(variable.node, key, "trained")
+                    taken += 1
+            if taken:
+                self._result.notes.append(f"{taken} variables, of layers that Keras 3 leaves out of checkpoints, took "
+                                          "the values that the optimizer trained, by their order")  # fmt: skip
+            return
+
+    def _is_likely(self, variable: LiveVariable, key: str, name: str) -> bool:
+        known = self._result.keys.get(variable.node, key)
+        leaves = {each.rpartition("/")[2] for each in variable.names}
+        return known == key and self._fits(variable, key) and name.rpartition("/")[2] in leaves
+
+    def refuse_contested(self) -> None:
+        """Refuse what is open.
+
+        Raises:
+            RestoreError: With everything that two ways say differently.
+        """
+        for node, keys in self._contested.items():
+            said = " or ".join(repr(key) for key in keys)
+            self._problems.append(f"objects: {_label(self._needed[node])} is {said} in the checkpoint")
+        if self._problems:
+            raise RestoreError(
+                "it cannot be known which value fills which variable", mismatched=self._problems, path=self._path,
+                hint=_HINT_MAP,
+            )  # fmt: skip
+
+
+def fits(variable: LiveVariable, tensor: Tensor) -> bool:
+    """Whether a value has the type and shape of a variable."""
+    dims = variable.shape.dims
+    if tensor.dtype is not variable.dtype.base:
+        return False
+    return dims is None or (len(dims) == len(tensor.shape) and all(
+        size is None or size == actual for size, actual in zip(dims, tensor.shape, strict=True)
+    ))  # fmt: skip
+
+
+def _label(variable: LiveVariable) -> str:
+    return variable.names[0] if variable.names else variable.node
+
+
+def _root_at(view: StoredView, root: str, path: str | None) -> int:
+    """Return the object of a checkpoint at a path; `.` is its root.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    here = 0
+    for name in [part for part in root.split("/") if part not in ("", ".")]:
+        children = view.children(here)
+        if name not in children:
+            raise NotFoundError.named("object", name, children, path=path, where=f"checkpoint root {root!r}")
+        here = children[name]
+    return here

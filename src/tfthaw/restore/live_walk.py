@@ -1,0 +1,209 @@
+"""Live objects and the object graph of a checkpoint, walked together from one object of each.
+
+First along the names that both have. What that leaves open is walked again, along the names that another Keras gives
+the same children. Where the second walk leads one object to two places it leads nowhere: what contradicts itself is no
+evidence.
+
+The layers of a model that lists them are counted on both sides, those with variables alone: what is `_operations/3` in
+a checkpoint of Keras 3 is `layer_with_weights-1` in one of Keras 2. Both order layers alike, while layers without
+variables and the operations between layers, which the other numbers count as well, may differ. Models that do not have
+as many such layers as each other are not matched by these numbers.
+
+Source: restore.py of tensorflow/python/checkpoint; functional.py of both Keras (`map_graph_network`, `map_graph`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tfthaw.ir.live_objects import ASIDE, TRAINED, LiveObjects
+from tfthaw.ir.object_graph import TrackableObjectGraph
+from tfthaw.restore.keras_layouts import ObjectView
+
+INNER = "_functional"
+"""What a Sequential of Keras 3 has between itself and its layers."""
+
+_NUMBERED = "layer_with_weights-"
+_LAYER_LISTS = ("_operations", "_layers")
+_MOST_PARTNERS = 8  # an object has one place in a checkpoint, or a few where the checkpoint holds it twice
+
+
+@dataclass
+class Walked:
+    """What a walk found.
+
+    Attributes:
+        root: The object of the checkpoint that the live root is there.
+        keys: live variable's position -> checkpoint key.
+        exact: The positions that were found along the same names.
+        contested: live variable's position -> the keys that different ways lead to.
+    """
+
+    root: int
+    keys: dict[int, str] = field(default_factory=dict)
+    exact: set[int] = field(default_factory=set)
+    contested: dict[int, list[str]] = field(default_factory=dict)
+
+
+class StoredView(ObjectView):
+    """The object graph of a checkpoint, with the layers of models under the names of Keras 2 as well."""
+
+    def __init__(self, graph: TrackableObjectGraph) -> None:
+        super().__init__(graph)
+        self._count = len(graph.nodes)
+        self._numbered: dict[int, dict[str, int]] = {}
+
+    def numbered(self, node: int) -> dict[str, int]:
+        """Return the layers with variables of a Keras model, as Keras 2 numbers them; nothing for other objects."""
+        if node not in self._numbered:
+            found = self.children(node)
+            self._numbered[node] = {name: child for name, child in found.items() if name.startswith(_NUMBERED)}
+            inner = self.children(found[INNER]) if INNER in found else found
+            listed = next((inner[name] for name in _LAYER_LISTS if name in inner), None)
+            if listed is not None and not self._numbered[node]:
+                layers = enumerate(self._layers(listed))
+                self._numbered[node] = {f"{_NUMBERED}{number}": layer for number, layer in layers}
+        return self._numbered[node]
+
+    def _layers(self, node: int) -> list[int]:
+        """Return the items of a list that have variables, in order."""
+        numbered = sorted((int(name), item) for name, item in self.children(node).items() if _is_number(name))
+        return [item for _, item in numbered if self.has_variables(item)]
+
+    def has_variables(self, node: int) -> bool:
+        """Whether an object is a variable or has one below it, apart from what only training needs."""
+        pending, seen = [node], {node}
+        while pending:
+            here = pending.pop()
+            if self.key(here) is not None:
+                return True
+            for name, child in self.children(here).items():
+                if name not in ASIDE and child not in seen:
+                    seen.add(child)
+                    pending.append(child)
+        return False
+
+    def stored_variables(self) -> Iterator[tuple[int, str, str]]:
+        """Yield each variable: the object, its checkpoint key, and what Python called it."""
+        for node in range(self._count):
+            key = self.key(node)
+            if key is not None:
+                yield node, key, self.name(node)
+
+    def trained_lists(self) -> list[list[str]]:
+        """Return for each optimizer of Keras 3 the keys of the variables that it trains, in its order."""
+        lists = {self.children(node)[TRAINED]: None for node in range(self._count) if TRAINED in self.children(node)}
+        result = []
+        for each in lists:
+            found = self.children(each)
+            keys = [self.key(found.get(str(number))) for number in range(len(found))]
+            result.append([key for key in keys if key is not None])
+        return [keys for keys in result if keys]
+
+    def paths(self, most_deep: int) -> dict[int, str]:
+        """Return the objects near the root, nearest first: object -> the names that lead to it."""
+        found = {0: ""} if self._count else {}
+        depths = {0: 0}
+        for node in (waiting := list(found)):
+            if depths[node] == most_deep:
+                continue
+            for name, child in self.children(node).items():
+                if child not in found and name not in ASIDE and name != TRAINED:
+                    found[child] = f"{found[node]}/{name}" if found[node] else name
+                    depths[child] = depths[node] + 1
+                    waiting.append(child)
+        return found
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def walk_together(objects: LiveObjects, view: StoredView, root: int, start: int = 0) -> Walked:
+    """Walk live objects and a checkpoint's from one object of each.
+
+    Args:
+        objects: The live objects.
+        view: The checkpoint's.
+        root: Where to begin in the checkpoint.
+        start: Where to begin among the live objects.
+    """
+    exact = _follow({start: [root]}, lambda place, node: _same_names(objects, view, place, node), {})
+    known = {place: list(nodes) for place, nodes in exact.items()}
+    others = _follow(known, lambda place, node: _any_names(objects, view, place, node), exact)
+    result = Walked(root)
+    for place, nodes in others.items():
+        if objects.nodes[place].variable is None:
+            continue
+        keys = list(dict.fromkeys(key for node in nodes if (key := view.key(node)) is not None))
+        if len(keys) == 1:
+            result.keys[place] = keys[0]
+            if place in exact:
+                result.exact.add(place)
+        elif keys:
+            result.contested[place] = keys
+    return result
+
+
+class _Step(NamedTuple):
+    """A live object and what it is in the checkpoint, and whether the numbers of layers say so."""
+
+    child: int
+    target: int
+    is_numbered: bool = False
+
+
+def _follow(partners: dict[int, list[int]], steps: Callable[[int, int], Iterable[_Step]],
+            settled: Mapping[int, list[int]]) -> dict[int, list[int]]:  # fmt: skip
+    """Take steps from pairs of objects until nothing new comes; what is settled gets no other partner.
+
+    What the numbers of layers say overrules plain positions, which count operations as well.
+    """
+    waiting = [(place, node) for place, nodes in partners.items() for node in nodes]
+    numbered: set[int] = set()
+    for place, node in waiting:
+        for child, target, is_numbered in steps(place, node):
+            known = partners.setdefault(child, [])
+            if is_numbered:
+                numbered.add(child)
+            elif child in numbered:
+                continue
+            if target not in known and len(known) < _MOST_PARTNERS and child not in settled:
+                known.append(target)
+                waiting.append((child, target))
+    return partners
+
+
+def _same_names(objects: LiveObjects, view: StoredView, place: int, node: int) -> Iterator[_Step]:
+    there, layers = view.children(node), view.numbered(node)
+    numbered = _same_count(objects, place, layers)
+    for name, child in numbered.items():
+        yield _Step(child, layers[name], is_numbered=True)
+    mine = objects.nodes[place].children
+    for name in sorted(mine.keys() & there.keys(), key=lambda name: not name.startswith(_NUMBERED)):
+        if name not in numbered:
+            yield _Step(mine[name], there[name], name.startswith(_NUMBERED))
+
+
+def _any_names(objects: LiveObjects, view: StoredView, place: int, node: int) -> Iterator[_Step]:
+    item, there = objects.nodes[place], view.children(node)
+    yield from _same_names(objects, view, place, node)
+    taken = {child for name, child in item.children.items() if name in there}
+    targets: dict[int, set[int]] = defaultdict(set)
+    for name, child in item.other_children.items():
+        if name in there and child not in taken and name != TRAINED and not name.startswith(_NUMBERED):
+            targets[child].add(there[name])
+    for child, found in targets.items():
+        if len(found) == 1:
+            yield _Step(child, next(iter(found)))
+
+
+def _same_count(objects: LiveObjects, place: int, layers: Mapping[str, int]) -> dict[str, int]:
+    """Return the numbered layers of a model, where the checkpoint's has as many of them; else nothing is known."""
+    item = objects.nodes[place]
+    mine = {name: child for names in (item.children, item.other_children) for name, child in names.items()
+            if name.startswith(_NUMBERED)}  # fmt: skip
+    return mine if mine.keys() == layers.keys() else {}
