@@ -136,12 +136,12 @@ def test_chatter_goes_nowhere_unless_asked_for(monkeypatch, capfd):
         os.write(2, b"oneDNN custom operations are on\n")
 
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
-    with tensorflow_runner._quiet():
+    with tensorflow_runner.quiet():
         chatter()
         assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
     assert capfd.readouterr().err == ""
     assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    with tensorflow_runner._quiet():
+    with tensorflow_runner.quiet():
         chatter()
     assert "oneDNN" in capfd.readouterr().err

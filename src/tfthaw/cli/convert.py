@@ -26,11 +26,11 @@ from tfthaw.serde.artifacts import open_artifact
 EXAMPLES = """\
 examples:
   tfthaw convert model.ckpt-1000.meta frozen.pb --to frozen-graph --outputs softmax
-  tfthaw convert saved_model/ weights.safetensors --to safetensors
+  tfthaw convert ckpt-1000 saved_model/ --to saved-model --code train.py:build_model
 """
 
 _OPTIONS = (
-    "to", "checkpoint", "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing",
+    "to", "checkpoint", "checkpoint_root", "code", "input", "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing",
     "allow_unused", "set", "dtype", "verify", "style", "batch_norm", "unfreeze", "keys", "strip_attrs",
     "for_tf", "overwrite",
 )  # fmt: skip
@@ -39,17 +39,24 @@ _OPTIONS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this subcommand."""
     names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
-    parser.add_argument("source", metavar="SRC", help="the artifact, in any spelling")
+    parser.add_argument("source", metavar="SRC", help="the artifact, in any spelling; with --code, the checkpoint")
     parser.add_argument(
         "destination", metavar="DST", nargs="?", help="the file, directory or checkpoint prefix to write"
     )
     parser.add_argument("--to", metavar="F", choices=WRITABLE_FORMATS, help=f"one of: {', '.join(WRITABLE_FORMATS)}")
     parser.add_argument("--checkpoint", metavar="CKPT", help="take the values from here")
+    parser.add_argument("--checkpoint-root", metavar="NAME",
+                        help="which object of the checkpoint is the model, where several could be (--code)")  # fmt: skip
+    parser.add_argument("--code", metavar="MODULE:CALLABLE",
+                        help="the model's Python (FILE.py:CALLABLE too); needs TensorFlow")  # fmt: skip
+    parser.add_argument("--input", metavar="NAME:DTYPE[DIMS]", action="append", default=[],
+                        help="what the code takes, where it does not say, such as 'x:float32[?,784]'")  # fmt: skip
     parser.add_argument(
         "--tags", metavar="A,B", type=names, help="the tag set of the MetaGraph to take from a SavedModel"
     )
     parser.add_argument("--signature", metavar="KEY", action="append",
-                        help="the signature to take; NEW=OLD gives it a new key; may be given often")  # fmt: skip
+                        help="the signature to take; NEW=OLD gives it a new key; with --code, NEW=METHOD or "
+                        "NEW=MODULE:FUNCTION; may be given often")  # fmt: skip
     parser.add_argument("--inputs", metavar="A,B", type=names, default=[], help="tensors to feed (`a` is `a:0`)")
     parser.add_argument("--outputs", metavar="A,B", type=names, default=[], help="tensors to compute (`a` is `a:0`)")
     parser.add_argument("--list-outputs", action="store_true", help="rank the tensors that may be outputs, and stop")
@@ -84,14 +91,15 @@ def run(options: argparse.Namespace) -> int:
     """Run the subcommand and return its exit status."""
     if options.list_outputs:
         return _list_outputs(options)
+    if options.code is not None and options.destination is None:  # the checkpoint is given by --checkpoint
+        options.source, options.destination = None, options.source
     if options.destination is None or options.to is None:
         raise UsageError("DST and --to say what to write", hint=f"--to takes one of: {', '.join(WRITABLE_FORMATS)}")
     chosen: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS}
     chosen["map"] = {} if options.map is None else _read_map(options.map)
     chosen["set"] = dict(options.set)
-    with open_artifact(options.source) as source:
-        # what is written and what is read back for the proof
-        work = 2 * max(source.bytes, _bytes_of(options.checkpoint))
+    # what is written and what is read back for the proof
+    work = 2 * max(_bytes_of(options.source), _bytes_of(options.checkpoint))
     with progress_bar(f"to {options.to}", work) as progress:
         result = convert(options.source, options.destination, progress=progress, **chosen)
     if options.json:

@@ -11,11 +11,21 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tfthaw.conversion.bridging import bridge
 from tfthaw.conversion.freezing import freeze_prepared
+from tfthaw.conversion.from_code import (
+    CodeSource,
+    code_model,
+    explaining_differences,
+    graph_options,
+    is_live,
+    open_code,
+    with_values,
+)
 from tfthaw.conversion.keras import checkpoint_tensors, keras_contents, keras_structure
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, input_specs, prepare
@@ -62,6 +72,7 @@ class _Job:
         options: What the user asked for.
         early: Compares values while others are being written.
         opened: What is open besides the source.
+        code: The Python that the source was traced from, where it was.
         files: What was written.
         proof: What was proved of its tensors.
         output_proof: What was proved of its outputs.
@@ -78,6 +89,7 @@ class _Job:
     options: Options
     early: EarlyComparison
     opened: ExitStack
+    code: CodeSource | None = None
     files: list[Path] = field(default_factory=list)
     proof: WeightProof = field(default_factory=WeightProof)
     output_proof: OutputProof = field(default_factory=OutputProof)
@@ -109,12 +121,14 @@ class _Job:
 
 
 def convert(
-    source: str | os.PathLike[str], destination: str | os.PathLike[str], *, to: str, **options: Any
+    source: Any, destination: str | os.PathLike[str], *, to: str, **options: Any
 ) -> ConversionResult:
     """Convert an artifact and prove the result.
 
     Args:
-        source: The artifact, in any spelling.
+        source: The artifact, in any spelling. Or a live object: a Keras model, a `tf.Module`, a `tf.function`, a
+            function that builds one of these or a graph; then `checkpoint` gives the values. With `code`, the
+            checkpoint (or None, and `checkpoint` is given).
         destination: The file, directory or checkpoint prefix to write.
         to: The format to write.
         **options: The fields of `Options`.
@@ -126,9 +140,17 @@ def convert(
         TfthawError: Any of its kinds; nothing is left at the destination.
     """
     began = time.perf_counter()
-    chosen = Options(to=to, **options)
-    with naming(source), open_artifact(source) as artifact, EarlyComparison() as early, ExitStack() as opened:
-        job = _Job(artifact, os.fspath(destination), chosen, early, opened)
+    chosen = _with_source(Options(to=to, **options), source)
+    with EarlyComparison() as early, ExitStack() as opened:
+        code = None
+        if chosen.code is not None or is_live(source):
+            code = opened.enter_context(open_code(source, chosen))
+            artifact, name = code.artifact, code.name
+        else:
+            name = os.fspath(source)
+            opened.enter_context(naming(name))
+            artifact = opened.enter_context(open_artifact(source))
+        job = _Job(artifact, os.fspath(destination), chosen, early, opened, code)
         if to in GRAPH_FORMATS:
             _write_graph_format(job)
         else:
@@ -146,8 +168,35 @@ def convert(
     )
 
 
+def _with_source(options: Options, source: Any) -> Options:
+    """Return the options with the checkpoint that stands in the place of the source.
+
+    Raises:
+        UsageError: There is no source, or two checkpoints.
+    """
+    if options.code is None:
+        if source is None:
+            raise UsageError("nothing says what to convert", hint="give an artifact, a live model, or code")
+        if options.input and not is_live(source):
+            raise UsageError("--input declares what code takes; an artifact says that itself")
+        return options
+    if is_live(source):
+        raise UsageError("a live object and code: give one of them")
+    if source is None:
+        return options
+    if options.checkpoint is not None:
+        raise UsageError(
+            f"two checkpoints could give the values: {os.fspath(source)} and {options.checkpoint}",
+            hint="with code, give the checkpoint as source or with --checkpoint",
+        )
+    return replace(options, checkpoint=os.fspath(source))
+
+
 def _write_graph_format(job: _Job) -> None:
     """Write a format that carries a graph."""
+    if job.code is not None:
+        _write_traced(job, job.code)
+        return
     options = job.options
     model = job.artifact.model(options.tags)
     values = job.artifact
@@ -167,7 +216,23 @@ def _write_graph_format(job: _Job) -> None:
         from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
 
         stored = read_stored_graph(values.checkpoint)
-    prepared = job.prepared = prepare(model, options, path=options.checkpoint or job.artifact.path, stored=stored)
+    _write_prepared(job, prepare(model, options, path=options.checkpoint or job.artifact.path, stored=stored))
+
+
+def _write_traced(job: _Job, code: CodeSource) -> None:
+    """Write the traced graph of code, with the values of a checkpoint."""
+    options = job.options
+    values = None if options.checkpoint is None else job.open_checkpoint(options.checkpoint)
+    model = with_values(code, code_model(code), options, values)
+    with explaining_differences(code):
+        _write_prepared(job, prepare(model, graph_options(code, options), path=options.checkpoint or code.name))
+    job.notes += code.notes
+
+
+def _write_prepared(job: _Job, prepared: Prepared) -> None:
+    """Write a model whose inputs and outputs are chosen."""
+    options, model = prepared.options, prepared.model
+    job.prepared = prepared
     refuse_unfed(prepared)
     if options.to == "frozen-graph":
         model, constants = freeze_prepared(prepared)
@@ -181,7 +246,7 @@ def _write_graph_format(job: _Job) -> None:
         job.files = write_graph(model, job.destination, job.delivery({}))
     elif options.to == "saved-model" and options.style == "v2":
         require_consistent_objects(model, path=job.artifact.path)
-        written = to_tf2(prepared, job.artifact.objects(options.tags))
+        written = to_tf2(prepared, job.artifact.objects(options.tags) if job.code is None else None)
         job.signatures = written.model.signatures
         tensors = {**written.variables, OBJECT_GRAPH_KEY: written.object_graph}
         model = _bridged(job, written.model)
@@ -309,18 +374,21 @@ def _prove_outputs(job: _Job, written: Path) -> OutputProof:
         if options.verify == "outputs":
             raise UsageError(f"the outputs cannot be compared: {reason}", path=job.artifact.path)
         return OutputProof(why_not=reason)
-    from tfthaw.verify.outputs import Endpoints, prove_outputs  # only here: it brings the runtime along
+    from tfthaw.verify.outputs import Endpoints, prove_live_outputs, prove_outputs  # only here: they bring the runtime
 
     prepared, specs, proofs = job.prepared, input_specs(job.prepared), []
     for inputs, outputs in _comparisons(job, prepared, list(specs)):
-        proof = prove_outputs(
-            Endpoints(job.artifact.path, {name: name for name in inputs}, {name: name for name in outputs},
-                      options.tags),
-            Endpoints(written, inputs, outputs),
-            {name: specs[name] for name in inputs},
-            prepared.settings,
-            required=options.verify == "outputs",
-        )  # fmt: skip
+        source = Endpoints(
+            job.artifact.path, {name: name for name in inputs}, {name: name for name in outputs}, options.tags
+        )
+        result, wanted = Endpoints(written, inputs, outputs), {name: specs[name] for name in inputs}
+        if job.code is not None:
+            run = partial(job.code.run, outputs=list(outputs))
+            proof = prove_live_outputs(
+                run, source, result, wanted, prepared.settings, required=options.verify == "outputs"
+            )
+        else:
+            proof = prove_outputs(source, result, wanted, prepared.settings, required=options.verify == "outputs")
         if not proof.done:
             return proof
         proofs.append(proof)
@@ -361,8 +429,10 @@ def _no_outputs(job: _Job) -> str | None:
     reaching = reaching_ops(job.prepared.whole)
     if reaching and options.verify != "outputs":
         return f"the source reaches outside ({', '.join(reaching)}); --verify outputs runs it all the same"
-    changed = [name for name in ("checkpoint", "map") if getattr(options, name)]
-    changed += ["ema"] if options.ema == "use" else []
+    changed = []
+    if job.code is None:
+        changed += [name for name in ("checkpoint", "map") if getattr(options, name)]
+        changed += ["ema"] if options.ema == "use" else []
     changed += ["batch_norm"] if options.batch_norm == "inference" else []
     if changed:
         return f"the result is meant to differ from the source ({', '.join(changed)})"

@@ -51,7 +51,7 @@ def import_tensorflow(purpose: str) -> Any:
         MissingDependencyError: It is not installed, or its import fails.
     """
     try:
-        with _quiet():
+        with quiet():
             return require("tensorflow", extra="tf", purpose=purpose)
     except MissingDependencyError:
         raise
@@ -111,7 +111,7 @@ def _run(
     tf = import_tensorflow("run a model")
     try:
         with (
-            _quiet(),
+            quiet(),
             tf.Graph().as_default() as graph,
             tf.compat.v1.Session(graph=graph, config=tf.compat.v1.ConfigProto(allow_soft_placement=True)) as session,
         ):
@@ -173,7 +173,7 @@ def _graph_def(tf: Any, path: str) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what TensorFlow tells of itself off the screen while the block runs."""
     logger = logging.getLogger("tensorflow")
     level = logger.level

@@ -7,7 +7,7 @@ variables and one without; whatever is no float must be equal.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,46 @@ def prove_outputs(
             raise
         return OutputProof(why_not=f"the source does not run on generated inputs: {error.message}")
     return _judged(answer, source, written)
+
+
+def prove_live_outputs(
+    run: Callable[[Mapping[str, Array]], Mapping[str, Array]], source: Endpoints, written: Endpoints,
+    specs: Mapping[str, InputSpec], fixed: Mapping[str, Array], *, required: bool,
+) -> OutputProof:  # fmt: skip
+    """Run a live model and what was written of it on the same seeded inputs, and compare.
+
+    Args:
+        run: Runs the live model: tensor -> what to feed, gives tensor -> values for all outputs.
+        source: The live model's side.
+        written: The result's side; it runs in a process of its own.
+        specs: input -> what it takes.
+        fixed: Tensors of the source that the result has as constants, with their values.
+        required: Whether it is an error when the outputs cannot be compared.
+
+    Raises:
+        VerificationError: The outputs differ, or the result does not run and the live model does.
+        RuntimeFailure: The live model does not run, and that was required.
+    """
+    known = all(spec.shape.is_static for spec in specs.values())
+    failed = ""
+    for size in SIZES[:1] if known else SIZES:
+        feeds = seeded_inputs(specs, size=size)
+        placed = {**fixed, **_placed(feeds, source)}
+        try:
+            expected, again = run(placed), run(placed)
+        except RuntimeFailure as error:
+            failed = failed or error.message
+            continue
+        copy = Run(written.path, _placed(feeds, written), list(written.outputs.values()), written.tags)
+        try:
+            answer = run_isolated([[copy]])
+        except RuntimeFailure as error:
+            raise VerificationError(f"the live model runs, what was written does not: {error.message}") from error
+        outputs: list[dict[str, Array] | str] = [dict(expected), dict(again), *answer.outputs]
+        return _judged(Answer(answer.runtime, outputs), source, written)
+    if required:
+        raise RuntimeFailure(failed, path=source.path)
+    return OutputProof(why_not=f"the live model does not run on generated inputs: {failed}")
 
 
 def _run(attempts: Sequence[Sequence[Run]]) -> Answer:

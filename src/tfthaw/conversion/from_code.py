@@ -1,0 +1,208 @@
+"""From the Python of a model: its traced graph becomes the source, a checkpoint gives every value.
+
+The graph comes from `tfthaw.runtime`: from a process of its own for `--code`, from this process for live objects.
+Variables and values are matched by `tfthaw.restore.live_variables`; from there on values have the names of variables,
+and the conversion is that of any graph whose values lie beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tfthaw.conversion.options import Options
+from tfthaw.errors import RestoreError, UsageError
+from tfthaw.ir.input_specs import parse_inputs
+from tfthaw.ir.model import Model
+from tfthaw.ir.variables import VariableDeclaration, graph_variables
+from tfthaw.restore.live_variables import LiveMatches, match_live
+from tfthaw.restore.plan import choose_averages
+from tfthaw.runtime.endpoints import Request
+from tfthaw.runtime.live_model import LiveModel
+from tfthaw.serde.artifacts import Artifact, open_artifact
+from tfthaw.tensors import Array, Tensor
+
+
+@dataclass
+class CodeSource:
+    """The Python of a model, traced.
+
+    Attributes:
+        live: The live model.
+        artifact: Its graph, without values.
+        name: What the code is called in messages.
+        values: variable's node -> its value; set by `with_values`.
+        matches: Which key each variable takes.
+        notes: What was guessed.
+    """
+
+    live: LiveModel
+    artifact: Artifact
+    name: str
+    values: dict[str, Tensor] = field(default_factory=dict)
+    matches: LiveMatches | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Run the live model with the values of the checkpoint."""
+        return self.live.run(inputs, outputs, self.values)
+
+
+def is_live(source: Any) -> bool:
+    """Whether a source is a live object and not the path of an artifact."""
+    return source is not None and not isinstance(source, (str, os.PathLike))
+
+
+@contextmanager
+def open_code(source: Any, options: Options) -> Iterator[CodeSource]:
+    """Trace the code that a conversion is from.
+
+    Args:
+        source: A live object; or what is no object, where `options.code` says where the code is.
+        options: What the user asked for.
+
+    Raises:
+        UsageError: It is nothing that can be exported.
+        RuntimeFailure: The code raises, or tracing it does.
+    """
+    chosen, functions = _signatures(options)
+    request = Request(
+        inputs=parse_inputs(options.input), signatures=chosen, graph_inputs=tuple(options.inputs),
+        graph_outputs=tuple(options.outputs), code=options.code or _name(source),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="tfthaw-code-") as folder:
+        if options.code is not None:
+            from tfthaw.runtime.code_process import CodeProcess
+
+            with CodeProcess(options.code, request, Path(folder), functions=functions) as live:
+                yield _traced(live, request.code)
+            return
+        from tfthaw.runtime.trace import trace
+        from tfthaw.runtime.user_code import load_code
+
+        request.functions = {spec: load_code(spec).target for spec in functions}
+        live = trace(source, request, Path(folder))
+        try:
+            yield _traced(live, request.code)
+        finally:
+            live.close()
+
+
+def _traced(live: LiveModel, name: str) -> CodeSource:
+    artifact = open_artifact(live.traced.path)
+    artifact.path = name
+    return CodeSource(live, artifact, name, notes=list(live.traced.notes))
+
+
+def _name(source: Any) -> str:
+    name = getattr(source, "__qualname__", None) or getattr(source, "name", None)
+    return name if isinstance(name, str) else type(source).__name__
+
+
+def _signatures(options: Options) -> tuple[dict[str, str], list[str]]:
+    """Return which function each signature is, and those of them that stand beside the model (`module:function`)."""
+    chosen: dict[str, str] = {}
+    for text in options.signatures:
+        key, equals, what = text.partition("=")
+        chosen[key] = what if equals else key
+        if not key or (equals and not what):
+            raise UsageError(f"--signature {text!r}: expected NEW=METHOD or NEW=MODULE:FUNCTION")
+    return chosen, [what for what in chosen.values() if ":" in what]
+
+
+def code_model(source: CodeSource) -> Model:
+    """Return the model of a traced graph: what the live objects say of its variables, and its assets."""
+    model = source.artifact.model()
+    live = source.live.traced
+    trainable = {variable.node: variable.is_trainable for variable in live.objects.variables() if variable.node}
+    declared = dict(model.declared or {})
+    for variable in graph_variables(model.graph.nodes):
+        if variable.node not in declared and variable.node in trainable:
+            declared[variable.node] = VariableDeclaration(variable.node, trainable[variable.node])
+    for asset in model.assets:
+        asset.source = Path(live.assets[asset.tensor]) if live.assets.get(asset.tensor) else None
+    return replace(model, declared=declared)
+
+
+def graph_options(source: CodeSource, options: Options) -> Options:
+    """Return the options as they are for the traced graph: what tracing and matching took care of is done."""
+    traced = source.artifact.model().signatures
+    is_settled = {text.partition("=")[0] for text in options.signatures} <= set(traced)
+    signature = None if is_settled else options.signature
+    return replace(options, checkpoint=None, map={}, ema="keep", signature=signature, code=None, input=())
+
+
+def with_values(source: CodeSource, model: Model, options: Options, values: Artifact | None) -> Model:
+    """Give the variables of a traced graph their values from a checkpoint.
+
+    Args:
+        source: The traced code.
+        model: Its model.
+        options: What the user asked for.
+        values: The checkpoint; None where none was given.
+
+    Raises:
+        UsageError: There are variables and no checkpoint.
+        RestoreError: What of the checkpoint belongs to which variable is not clear.
+    """
+    if values is None:
+        variables = graph_variables(model.graph.nodes, model.declared)
+        if variables:
+            raise UsageError(
+                f"{source.name} has {len(variables)} variables, and no checkpoint gives them values",
+                hint="give --checkpoint; values are never taken from initialisers. A live model is saved with "
+                "tf.train.Checkpoint(model=model).write('ckpt')",
+            )
+        return model
+    tensors, notes = choose_averages(values.tensors, options.ema)
+    source.notes += notes
+    matches = source.matches = match_checkpoint(source, options, values, tensors)
+    source.notes += matches.notes
+    given: dict[str, Tensor] = {}
+    taken = set()
+    names = {variable.node: variable.name for variable in graph_variables(model.graph.nodes, model.declared)}
+    for node, key in matches.keys.items():
+        if node in names:
+            given[names[node]] = tensors[key]
+            taken.add(key)
+    source.values = {node: given[name] for node, name in names.items() if name in given}
+    others = {key: tensor for key, tensor in tensors.items() if key not in taken and key not in given}
+    return replace(model, values={**given, **others})
+
+
+def match_checkpoint(
+    source: CodeSource, options: Options, values: Artifact, tensors: Mapping[str, Tensor]
+) -> LiveMatches:
+    """Find out which key of a checkpoint fills which variable of the live objects.
+
+    Args:
+        source: The traced code.
+        options: What the user asked for.
+        values: The checkpoint.
+        tensors: What it holds, with moving averages chosen.
+
+    Raises:
+        RestoreError: What belongs to which is not clear.
+    """
+    stored = None
+    if values.checkpoint is not None:
+        from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
+
+        stored = read_stored_graph(values.checkpoint)
+    return match_live(
+        source.live.traced.objects, tensors, stored, path=values.path, root=options.checkpoint_root, renames=options.map
+    )
+
+
+@contextmanager
+def explaining_differences(source: CodeSource) -> Iterator[None]:
+    """Say in a restore that fails how the checkpoint differs from the code."""
+    try:
+        yield
+    except RestoreError as error:
+        raise

@@ -1,0 +1,219 @@
+"""Keras models as functions: what a model takes, what it gives, and how it is called for inference.
+
+It asks objects what they are and imports no Keras of its own: which one made a model is the user's affair.
+
+Source: `Model`, `Functional`, `Sequential` and `Layer` of Keras 2 (keras 2.12 to 2.15, tf_keras) and Keras 3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tfthaw.errors import UsageError
+from tfthaw.ir.input_specs import InputDeclaration
+
+_PACKAGES = ("keras", "tf_keras")
+
+
+def keras_generation(value: Any) -> int:
+    """Return which Keras made a layer or model: 2 or 3; 0 where it is neither."""
+    for kind in type(value).__mro__:
+        package = kind.__module__.partition(".")[0]
+        if kind.__name__ in ("Layer", "Model") and package in _PACKAGES:
+            if package == "tf_keras":
+                return 2
+            version = getattr(sys.modules.get("keras"), "__version__", "3")
+            return 3 if str(version).startswith("3") else 2
+    return 0
+
+
+def is_keras_layer(value: Any) -> bool:
+    """Whether a value is a Keras model or layer."""
+    return keras_generation(value) != 0
+
+
+def keras_function(
+    tf: Any, model: Any, declared: Sequence[InputDeclaration], name: str, notes: list[str]
+) -> tuple[Callable[..., Any], list[Any], Sequence[str]]:
+    """Return a Keras model as a function for inference.
+
+    Args:
+        tf: TensorFlow.
+        model: The model or layer.
+        declared: The inputs that the user declared.
+        name: What the model is called in messages.
+        notes: What was guessed; added to.
+
+    Returns:
+        The function, a spec for each of its arguments, and the names of its outputs where the model has some.
+
+    Raises:
+        UsageError: Nothing says what the model takes.
+    """
+    structure = _structure(tf, model, declared, name, notes)
+    flat = tf.nest.flatten(structure)
+    extra = {"training": False} if _takes_training(model) else {}
+
+    def serve(*tensors: Any) -> Any:
+        packed = tf.nest.pack_sequence_as(structure, list(tensors))
+        if isinstance(packed, _Keywords):
+            return model(**packed, **extra)
+        return model(packed, **extra)
+
+    return serve, flat, _output_names(model)
+
+
+class _Keywords(dict[str, Any]):
+    """Inputs that are arguments of `call`, each by its name."""
+
+
+def _structure(tf: Any, model: Any, declared: Sequence[InputDeclaration], name: str, notes: list[str]) -> Any:
+    """Return the specs of what a model takes, in the structure that its call expects."""
+    known = _known_inputs(tf, model)
+    if declared:
+        return _declared(tf, model, known, declared, name)
+    if known is not None:
+        return known
+    shapes = _built_shapes(model)
+    if shapes is None:
+        raise UsageError(
+            f"{name}: nothing says what this {type(model).__name__} takes: it was never called, and it is not functional",
+            hint="declare its inputs, for example with --input 'x:float32[?,784]', or call the model once before it is "
+            "returned: model(tf.zeros([1, 784]))",
+        )
+    dtype = tf.as_dtype(getattr(model, "input_dtype", None) or getattr(model, "compute_dtype", None) or "float32")
+    specs = {
+        key: tf.TensorSpec([None, *list(shape)[1:]] if len(shape) else [], dtype, name=key)
+        for key, shape in shapes.items()
+    }
+    said = ", ".join(f"{key}:{dtype.name}{['?' if size is None else size for size in spec.shape]}"
+                     for key, spec in specs.items())  # fmt: skip
+    notes.append(f"the inputs are those that the model was built for: {said}; --input says it otherwise")
+    return next(iter(specs.values())) if len(specs) == 1 else _Keywords(specs)
+
+
+def _known_inputs(tf: Any, model: Any) -> Any:
+    """Return the specs of what a functional model, or one that was called in Keras 2, takes; None where it is open."""
+    inner = getattr(model, "_functional", None)
+    for owner in (inner, model):
+        for attribute in ("_inputs_struct", "_nested_inputs"):
+            structure = getattr(owner, attribute, None)
+            if structure is not None:
+                names = iter(_input_names(model, owner, tf.nest.flatten(structure)))
+                return tf.nest.map_structure(lambda item: _spec(tf, item, next(names)), structure)
+    if keras_generation(model) == 2:
+        saved = getattr(model, "save_spec", lambda: None)()
+        if saved is not None:
+            args, kwargs = saved
+            if len(args) == 1 and not {key: value for key, value in kwargs.items() if key != "training"}:
+                return _with_names(tf, args[0])
+    return None
+
+
+def _with_names(tf: Any, structure: Any) -> Any:
+    """Return specs that all have names."""
+    flat = tf.nest.flatten(structure)
+    named = [
+        tf.TensorSpec(spec.shape, spec.dtype, name=spec.name or ("inputs" if len(flat) == 1 else f"inputs_{number}"))
+        for number, spec in enumerate(flat)
+    ]
+    return tf.nest.pack_sequence_as(structure, named)
+
+
+def _spec(tf: Any, item: Any, name: str) -> Any:
+    dtype = item.dtype
+    return tf.TensorSpec(list(item.shape), tf.as_dtype(dtype), name=name)
+
+
+def _input_names(model: Any, owner: Any, tensors: Sequence[Any]) -> list[str]:
+    """Return the names of the inputs of a functional model: those of its input layers."""
+    names = getattr(owner, "input_names", None) or getattr(model, "input_names", None)
+    if not names or len(names) != len(tensors):
+        names = []
+        for tensor in tensors:
+            history = getattr(tensor, "_keras_history", None)
+            layer = getattr(history, "operation", None) or getattr(history, "layer", None)
+            names.append(str(getattr(layer, "name", None) or tensor.name))
+    return [str(name).replace("/", "_").replace(":", "_") for name in names]
+
+
+def _built_shapes(model: Any) -> dict[str, Sequence[int | None]] | None:
+    """Return the shapes that a model was built for, by argument; None where it was not."""
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if shapes:
+        if len(shapes) == 1:
+            (shape,) = shapes.values()
+            return {"inputs": shape} if _is_shape(shape) else None
+        if all(_is_shape(shape) for shape in shapes.values()):
+            return {key.removesuffix("_shape"): shape for key, shape in shapes.items()}
+        return None
+    shape = getattr(model, "_build_input_shape", None)
+    return {"inputs": tuple(shape)} if shape is not None and not isinstance(shape, Mapping) and _is_shape(shape) else None
+
+
+def _is_shape(shape: Any) -> bool:
+    try:
+        return all(size is None or isinstance(size, int) for size in tuple(shape))
+    except TypeError:
+        return False
+
+
+def _declared(tf: Any, model: Any, known: Any, declared: Sequence[InputDeclaration], name: str) -> Any:
+    """Return the declared inputs in the structure that the model's call expects."""
+    from tfthaw.runtime.endpoints import tensor_spec
+
+    specs = {item.name: tensor_spec(tf, item) for item in declared}
+    if known is not None:
+        flat = tf.nest.flatten(known)
+        if len(flat) != len(specs):
+            takes = ", ".join(f"{spec.name}:{spec.dtype.name}{list(spec.shape)}" for spec in flat)
+            raise UsageError(f"{name} takes {len(flat)} inputs ({takes}); declared are {len(specs)}")
+        names = [spec.name for spec in flat]
+        ordered = [specs[key] for key in names] if set(names) == set(specs) else list(specs.values())
+        return tf.nest.pack_sequence_as(known, ordered)
+    arguments = _call_arguments(model)
+    if len(specs) == 1:
+        return next(iter(specs.values()))
+    if set(specs) <= set(arguments):
+        return _Keywords(specs)
+    return specs
+
+
+def _call_arguments(model: Any) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(model.call).parameters)
+    except (TypeError, ValueError):
+        return {}
+
+
+def _takes_training(model: Any) -> bool:
+    arguments = _call_arguments(model)
+    takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in arguments.values())
+    return "training" in arguments or takes_any
+
+
+def _output_names(model: Any) -> Sequence[str]:
+    names = getattr(model, "output_names", None) or getattr(getattr(model, "_functional", None), "output_names", None)
+    return [str(name) for name in names] if names else ()
+
+
+@contextlib.contextmanager
+def fresh_keras_names() -> Iterator[None]:
+    """Let Keras number its layers from the beginning, as in a new process, and go on afterwards where it was."""
+    with contextlib.ExitStack() as undone:
+        state = sys.modules.get("keras.src.backend.common.global_state")
+        if state is not None and hasattr(state, "get_global_attribute"):
+            kept = state.get_global_attribute("object_name_uids")
+            state.set_global_attribute("object_name_uids", None)
+            undone.callback(state.set_global_attribute, "object_name_uids", kept)
+        for module in ("tf_keras.src.backend", "keras.src.backend", "keras.backend"):
+            backend = sys.modules.get(module)
+            counted = getattr(backend, "PER_GRAPH_OBJECT_NAME_UIDS", None)
+            if backend is not None and counted is not None:
+                setattr(backend, "PER_GRAPH_OBJECT_NAME_UIDS", type(counted)())  # noqa: B010
+                undone.callback(setattr, backend, "PER_GRAPH_OBJECT_NAME_UIDS", counted)
+        yield
