@@ -74,17 +74,18 @@ def open_code(source: Any, options: Options) -> Iterator[CodeSource]:
     request = Request(
         inputs=parse_inputs(options.input), signatures=chosen, graph_inputs=tuple(options.inputs),
         graph_outputs=tuple(options.outputs), code=options.code or _name(source),
+        functions=dict.fromkeys(functions),
     )  # fmt: skip
+    if options.code is not None:
+        from tfthaw.runtime.code_process import CodeProcess  # only here: objects are traced in this process
+
+        with CodeProcess(options.code, request) as live:
+            yield _traced(live, request.code)
+        return
+    from tfthaw.runtime.trace import trace
+    from tfthaw.runtime.user_code import load_code
+
     with tempfile.TemporaryDirectory(prefix="tfthaw-code-") as folder:
-        if options.code is not None:
-            from tfthaw.runtime.code_process import CodeProcess
-
-            with CodeProcess(options.code, request, Path(folder), functions=functions) as live:
-                yield _traced(live, request.code)
-            return
-        from tfthaw.runtime.trace import trace
-        from tfthaw.runtime.user_code import load_code
-
         request.functions = {spec: load_code(spec).target for spec in functions}
         live = trace(source, request, Path(folder))
         try:
