@@ -1,4 +1,4 @@
-"""Small TensorFlow 1 models, saved in every way that `freeze_graph` takes them, and TensorFlow's own script as oracle."""
+"""Small TensorFlow 1 models, saved every way that `freeze_graph` takes them, and TensorFlow's own script as oracle."""
 
 import contextlib
 import warnings
