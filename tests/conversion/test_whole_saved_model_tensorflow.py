@@ -1,5 +1,7 @@
 """SavedModels of TensorFlow 2 that are written again: whole, with other values, or with chosen signatures."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -132,3 +134,21 @@ def test_custom_gradients_keep_the_variables_that_they_take(tf, tmp_path):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(loaded.signatures["hidden"](x=tf.constant(X))["y"])
     np.testing.assert_allclose(tape.gradient(loss, loaded.w), X.sum(0) * 5, rtol=1e-5)
+
+
+def test_a_saved_model_without_its_values_takes_those_of_a_checkpoint(tf, modern, tmp_path):
+    shutil.copytree(modern / "saved", tmp_path / "saved")
+    shutil.rmtree(tmp_path / "saved" / "variables")
+
+    with pytest.raises(RestoreError) as caught:
+        convert(tmp_path / "saved", tmp_path / "new", to="saved-model", verify="weights")
+    assert caught.value.missing == ("w",)
+    assert not (tmp_path / "new").exists()
+    given = {"checkpoint": str(modern / "later"), "verify": "weights"}
+    result = convert(tmp_path / "saved", tmp_path / "new", to="saved-model", **given)
+    loaded = tf.saved_model.load(str(tmp_path / "new"))
+
+    assert result.variables == 1
+    np.testing.assert_allclose(
+        loaded.signatures["serving_default"](tf.constant(X))["y"], X @ np.full((4, 2), 3), rtol=1e-5
+    )

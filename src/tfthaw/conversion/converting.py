@@ -208,15 +208,18 @@ def _write_graph_format(job: _Job) -> None:
     if keeps_whole_graph(model, options):
         _write_whole(job, model)
         return
-    if keeps_whole_saved_model(model, options):
-        _write_whole_saved_model(job, job.artifact.model(options.tags))
+    if keeps_whole_saved_model(own := job.artifact.model(options.tags), options):
+        _write_whole_saved_model(job, own)
         return
     stored = None
     if model.object_graph is not None and values.checkpoint is not None:
         from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
 
         stored = read_stored_graph(values.checkpoint)
-    _write_prepared(job, prepare(model, options, path=options.checkpoint or job.artifact.path, stored=stored))
+    prepared = prepare(model, options, path=options.checkpoint or job.artifact.path, stored=stored)
+    if options.to == "saved-model" and options.style == "v2":
+        require_consistent_objects(model, path=job.artifact.path)
+    _write_prepared(job, prepared)
 
 
 def _write_traced(job: _Job, code: CodeSource) -> None:
@@ -245,7 +248,6 @@ def _write_prepared(job: _Job, prepared: Prepared) -> None:
         job.constants = graph_constants(model.graph)
         job.files = write_graph(model, job.destination, job.delivery({}))
     elif options.to == "saved-model" and options.style == "v2":
-        require_consistent_objects(model, path=job.artifact.path)
         written = to_tf2(prepared, job.artifact.objects(options.tags) if job.code is None else None)
         job.signatures = written.model.signatures
         tensors = {**written.variables, OBJECT_GRAPH_KEY: written.object_graph}

@@ -15,12 +15,18 @@ from tfthaw.conversion.selection import public_signatures
 from tfthaw.errors import RestoreError, UsageError
 from tfthaw.formats.saved_model import find_saved_model
 from tfthaw.ir.model import Model
+from tfthaw.ir.variables import graph_variables
 from tfthaw.passes.add_saver import OBJECT_GRAPH_KEY
 from tfthaw.tensors import Tensor
 
 
 def keeps_whole_saved_model(model: Model, options: Options) -> bool:
-    """Whether a SavedModel of TensorFlow 2 is written with all that it has: the user chose nothing of it."""
+    """Whether a SavedModel of TensorFlow 2 is written with all that it has: the user chose nothing of it.
+
+    One whose own values are gone cannot be: what its signatures need can get its values from elsewhere, the rest not.
+    """
+    if not model.values and graph_variables(model.graph.nodes):
+        return False
     chosen = options.signature or options.outputs or options.set
     changed = options.ema != "keep" or options.batch_norm != "keep" or options.unfreeze
     wanted = options.to == "saved-model" and options.style == "v2"
