@@ -20,9 +20,9 @@ from tfthaw.runtime.isolated import Run, run_isolated
     ids=lambda values: f"{values.dtype}{values.shape}",
 )  # fmt: skip
 def test_arrays_pass_without_pickles(tmp_path, values):
-    np.savez(tmp_path / "a.npz", **isolated._packed("x", values))
+    np.savez(tmp_path / "a.npz", **isolated.packed("x", values))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
-        found = isolated._unpacked(arrays, "x")
+        found = isolated.unpacked(arrays, "x")
     assert found.dtype == values.dtype
     assert found.shape == values.shape
     assert found.tobytes() == values.tobytes() if values.dtype != object else found.tolist() == values.tolist()

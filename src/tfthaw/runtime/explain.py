@@ -8,9 +8,11 @@ user's it was, in `tfthaw.runtime.user_lines`. An unknown exception keeps its ty
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import sys
+from typing import Any
 
 from tfthaw.errors import MissingDependencyError, RuntimeFailure, TfthawError, UsageError
 from tfthaw.runtime.known_failures import FAILURES, Cure, KnownFailure
@@ -44,13 +46,15 @@ def explain(error: BaseException, code: str | os.PathLike[str] | None, doing: st
     Raises:
         KeyboardInterrupt: It was the user who ended it.
     """
-    if isinstance(error, TfthawError):
-        error.path = error.path or (None if code is None else os.fspath(code))
-        return error
     if isinstance(error, KeyboardInterrupt):
         raise error
-    line = user_line(error, code)
-    where = None if line is None else line.where(code)
+    file = _file_of(code)
+    line = user_line(error, file)
+    where = None if line is None else line.where(file)
+    if isinstance(error, TfthawError):
+        error.path = error.path or (None if code is None else os.fspath(code))
+        error.where = error.where or where
+        return error
     text = message_of(error)
     if isinstance(error, SystemExit):
         return UsageError(
@@ -68,6 +72,23 @@ def explain(error: BaseException, code: str | os.PathLike[str] | None, doing: st
     if isinstance(error, MemoryError):
         return RuntimeFailure(f"no memory was left to {doing}", path=code, where=where)
     return RuntimeFailure(f"cannot {doing}: {_named(error, text)}", path=code, where=where)
+
+
+def checked_result(result: Any, code: str | os.PathLike[str] | None) -> Any:
+    """Return what a builder gave, unless it is plainly nothing that could be exported.
+
+    Args:
+        result: What the builder gave.
+        code: What to name as the error's path.
+
+    Raises:
+        UsageError: It is a number, a generator, a list of models or the like; the error says what it is.
+    """
+    said = _unfit(result)
+    if said is None:
+        return result
+    what, hint = said
+    raise UsageError(f"the code gives {what}, which cannot be exported", path=code, hint=hint)
 
 
 def needs_graph_mode(error: BaseException) -> bool:
@@ -101,12 +122,53 @@ def message_of(error: BaseException) -> str:
     return (around[1] if around else text).strip()
 
 
+def _file_of(code: str | os.PathLike[str] | None) -> str | None:
+    """Return the file of code that is named by its file or as `FILE:CALLABLE`."""
+    if code is None:
+        return None
+    text = os.fspath(code)
+    file = text.rpartition(":")[0]
+    return file if file.endswith(".py") else text
+
+
 def _words(error: BaseException) -> str:
     """Return what an exception says; a KeyError would quote it."""
     if isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str):
         words = error.args[0]
         return words if " " in words else repr(words)
     return str(error)
+
+
+_EXPORTABLE = (
+    "return a Keras model, a tf.Module, a tf.function, a dict of functions, or the inputs and outputs of a graph of "
+    "TensorFlow 1"
+)
+
+
+def _unfit(result: Any) -> tuple[str, str] | None:
+    """Say what a builder gave where that is nothing to export, and the cure."""
+    kind = type(result)
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        return "a generator", "it has a `yield`; give the model with `return`"
+    if inspect.iscoroutine(result):
+        return "a coroutine", "it is an `async def`; a builder is a plain function"
+    if kind.__name__ == "History" and "keras" in kind.__module__:
+        return "the History of a training", "return the model itself, untrained: its values come from the checkpoint"
+    if isinstance(result, (list, tuple, set)):
+        kinds = [type(item).__name__ for item in result]
+        listed = ", ".join(kinds[:4]) + (" ..." if len(kinds) > 4 else "")
+        hint = "return the one model to export, or a dict of functions: {'encode': encoder.call, ...}"
+        return f"a {kind.__name__} of {len(kinds)} things ({listed or 'none'})", hint if kinds else _EXPORTABLE
+    if inspect.isclass(result) or inspect.ismodule(result):
+        return f"the {'class' if inspect.isclass(result) else 'module'} {result.__name__}", _EXPORTABLE
+    is_value = isinstance(result, (int, float, complex, str, bytes)) or kind.__module__.partition(".")[0] == "numpy"
+    if result is None or is_value:
+        shown = repr(result)
+        shown = shown if len(shown) <= 40 else f"{shown[:40]} ..."
+        return ("nothing" if result is None else f"a {kind.__name__} ({shown})"), _EXPORTABLE
+    if "Dataset" in kind.__name__ or "Optimizer" in [base.__name__ for base in kind.__mro__]:
+        return f"a {kind.__name__}", _EXPORTABLE
+    return None
 
 
 def _cure(error: BaseException) -> Cure:
@@ -125,7 +187,7 @@ def _known(text: str) -> tuple[KnownFailure | None, re.Match[str] | None]:
 def _meaning(known: KnownFailure, found: re.Match[str], text: str) -> str:
     groups = [found[0], *(group or "" for group in found.groups())]
     meaning = known.meaning.format(*groups)
-    if known.cure is not Cure.NOTHING:
+    if known.cure is not Cure.NOTHING and not known.hint:
         meaning += f": {_first_sentence(text)}"
     return " ".join(meaning.split())
 

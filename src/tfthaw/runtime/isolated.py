@@ -100,7 +100,7 @@ def _write_request(folder: Path, attempts: Sequence[Sequence[Run]]) -> None:
             place = f"{len(request)}.{len(request[-1])}"
             names = {tensor: f"{place}.{position}" for position, tensor in enumerate(run.inputs)}
             for tensor, name in names.items():
-                arrays |= _packed(name, np.asarray(run.inputs[tensor]))
+                arrays |= packed(name, np.asarray(run.inputs[tensor]))
             tags = None if run.tags is None else list(run.tags)
             path = os.path.abspath(run.path)
             request[-1].append({"path": path, "tags": tags, "inputs": names, "outputs": list(run.outputs)})
@@ -117,11 +117,11 @@ def _read_answer(folder: Path, document: dict[str, Any]) -> Answer:
             if "error" in answer:
                 results.append(str(answer["error"]))
             else:
-                results.append({tensor: _unpacked(arrays, name) for tensor, name in answer["outputs"].items()})
+                results.append({tensor: unpacked(arrays, name) for tensor, name in answer["outputs"].items()})
     return Answer(document["runtime"], results)
 
 
-def _packed(name: str, values: Array) -> dict[str, Array]:
+def packed(name: str, values: Array) -> dict[str, Array]:
     """Return an array as arrays that need no pickle; types that numpy lacks are their bits, with the type's name."""
     if values.dtype == object:
         flat = [item if isinstance(item, bytes) else str(item).encode() for item in values.reshape(-1)]
@@ -133,8 +133,8 @@ def _packed(name: str, values: Array) -> dict[str, Array]:
     return {name: values}
 
 
-def _unpacked(arrays: Any, name: str) -> Array:
-    """Return the array that `_packed` took apart."""
+def unpacked(arrays: Any, name: str) -> Array:
+    """Return the array that `packed` took apart."""
     if f"{name}.lengths" in arrays:
         lengths, flat = arrays[f"{name}.lengths"], arrays[f"{name}.bytes"].tobytes()
         ends = np.cumsum(lengths.reshape(-1)).tolist()
@@ -163,7 +163,7 @@ def main(directory: str) -> int:
             for attempt in json.loads((folder / "request.json").read_text()):
                 document["runs"], arrays = [], {}
                 for number, run in enumerate(attempt):
-                    feeds = {tensor: _unpacked(inputs, name) for tensor, name in run["inputs"].items()}
+                    feeds = {tensor: unpacked(inputs, name) for tensor, name in run["inputs"].items()}
                     try:
                         found = run_graph(run["path"], feeds, run["outputs"], tags=run["tags"])
                     except TfthawError as error:
@@ -173,7 +173,7 @@ def main(directory: str) -> int:
                         continue
                     names = {tensor: f"{number}.{position}" for position, tensor in enumerate(found)}
                     for tensor, name in names.items():
-                        arrays |= _packed(name, np.asarray(found[tensor]))
+                        arrays |= packed(name, np.asarray(found[tensor]))
                     document["runs"].append({"outputs": names})
                 if "outputs" in document["runs"][0]:
                     break

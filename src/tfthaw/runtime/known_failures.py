@@ -216,6 +216,11 @@ FAILURES = (
         "take the call out: the code is run in the mode that it needs, and what it builds is found out",
     ),
     KnownFailure(
+        r"Do not use tf\.reset_default_graph\(\) to clear nested graphs",
+        "the code clears the graph that it is building", "take tf.reset_default_graph() out: the graph is a new one",
+        cure=Cure.GRAPH_MODE,
+    ),
+    KnownFailure(
         r"(is|are) (not (supported|compatible|allowed|available|valid)|incompatible|undefined|meaningless)[^.]{0,40}"
         r"(eager|executing eagerly)|does not support eager execution|not compatible with eager|"
         r"should be a function when eager|only supported in graph mode|Eager mode\. Use|in eager mode is not|"

@@ -24,7 +24,7 @@ from tfthaw.ir.live_objects import LiveObjects, LiveVariable
 from tfthaw.ir.signatures import DEFAULT_SIGNATURE
 from tfthaw.runtime.cheap_variables import cheap_initial_values
 from tfthaw.runtime.endpoints import Endpoint, Request, find_endpoints, is_function
-from tfthaw.runtime.explain import explain, needs_graph_mode
+from tfthaw.runtime.explain import checked_result, explain, needs_graph_mode
 from tfthaw.runtime.function_graphs import build_graph, captured_variables
 from tfthaw.runtime.graph_code import graph_of, holds_tensors, inputs_and_outputs
 from tfthaw.runtime.keras_models import fresh_keras_names, is_keras_layer, keras_generation
@@ -62,7 +62,7 @@ def trace(target: Any, request: Request, folder: Path, *, is_own_process: bool =
                     raise explain(error, code, "build the model") from error
             else:
                 if not _is_computed(tf, result):
-                    return _trace_object(tf, _checked(result, request), request, folder)
+                    return _trace_object(tf, checked_result(result, request.code), request, folder)
         return _trace_graph(tf, target, request, folder)
 
 
@@ -118,15 +118,6 @@ def _is_computed(tf: Any, result: Any) -> bool:
         return True
     flat = tf.nest.flatten(result)
     return bool(flat) and all(isinstance(item, (tf.Tensor, tf.Variable)) and not is_keras_layer(item) for item in flat)
-
-
-def _checked(result: Any, request: Request) -> Any:
-    """Return what a builder gave where that can be exported.
-
-    Raises:
-        UsageError: It cannot.
-    """
-    return result
 
 
 def _trace_object(tf: Any, target: Any, request: Request, folder: Path) -> LiveModel:

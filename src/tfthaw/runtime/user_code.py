@@ -1,8 +1,8 @@
 """Load the user's code: `MODULE:CALLABLE` or `FILE:CALLABLE` -> the object that it names.
 
 The module is imported as a script would see itself, except that `__name__` is not `__main__`: its folder can be
-imported from, `sys.argv` is its path alone, and what stands under `if __name__ == "__main__":` does not run. It stays in
-`sys.modules` under its own name, as dataclasses and pickle need it. `sys.path` and `sys.argv` are put back afterwards;
+imported from, `sys.argv` is its path alone, and what stands under `if __name__ == "__main__":` does not run. It stays
+in `sys.modules` under its own name, as dataclasses and pickle need it. `sys.path` and `sys.argv` are put back then;
 `UserCode.running` sets them again while functions of the module are called.
 
 What the object is (a model, a function that builds one, a graph) is not found out here: see `tfthaw.runtime.endpoints`.
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tfthaw.errors import NotFoundError, TfthawError, UsageError
+from tfthaw.errors import NotFoundError, UsageError
 from tfthaw.runtime.explain import explain
 
 _EXAMPLE = "write MODULE:CALLABLE, such as train.py:build_model"
@@ -69,6 +69,31 @@ class _Place:
     path: str
     folders: tuple[str, ...]
 
+    @property
+    def shown(self) -> str:
+        """What to call it in messages."""
+        return _relative(self.path) if self.path else self.name
+
+
+def _relative(path: str) -> str:
+    """Return a path as seen from the current directory, where it lies below that."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # another drive
+        return path
+    return path if relative.startswith(os.pardir) else relative
+
+
+def check_spec(spec: str) -> None:
+    """Refuse a spec that is not of the form, or whose file is not there, without running anything.
+
+    Raises:
+        UsageError: It is not of the form `MODULE:NAME` or `FILE:NAME`.
+        NotFoundError: There is no such file.
+    """
+    module, _ = _split(spec)
+    _place(module, spec)
+
 
 def load_code(spec: str) -> UserCode:
     """Import a module of the user's and return what it holds under a name.
@@ -86,8 +111,8 @@ def load_code(spec: str) -> UserCode:
     place = _place(module_text, spec)
     with _as_a_script(place.path or place.name, place.folders):
         module = _import(place)
-        path = getattr(module, "__file__", None) or place.path or place.name
-        return UserCode(spec, str(path), _attribute(module, names, str(path)), place.folders)
+        path = str(getattr(module, "__file__", None) or place.path or place.name)
+        return UserCode(spec, path, _attribute(module, names, _relative(path)), place.folders)
 
 
 def _split(spec: str) -> tuple[str, list[str]]:
@@ -147,14 +172,13 @@ def _import(place: _Place) -> ModuleType:
     """Import a module; what it raises is explained."""
     try:
         return _import_file(place) if place.path else importlib.import_module(place.name)
-    except TfthawError:
-        raise
     except ModuleNotFoundError as error:
         if not place.path and error.name and f"{place.name}.".startswith(f"{error.name}."):
             raise _no_module(place.name, error.name) from error
-        raise explain(error, place.path or place.name, "import the module") from error
-    except (Exception, SystemExit) as error:
-        raise explain(error, place.path or place.name, "import the module") from error
+        raise explain(error, place.shown, "import the module") from error
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's module raises what it likes
+        explained = explain(error, place.shown, "import the module")
+        raise explained from (error.__cause__ if explained is error else error)
 
 
 def _import_file(place: _Place) -> ModuleType:

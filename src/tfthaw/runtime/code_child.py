@@ -1,0 +1,223 @@
+"""The process that runs the user's code: it loads the code, traces it, and runs what was traced; see `code_process`.
+
+What the user's code prints goes to stderr, also what C++ prints, so that the parent's stdout stays clean; what it
+reads from stdin is empty. The process ends when its parent does, even in the middle of the user's code: a thread waits
+for the parent's end of the pipe to close.
+
+Training is not for here: a module that trains while it is imported would train at each conversion, and could write over
+the very checkpoint that is converted. It is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from tfthaw._files import SourceFile
+from tfthaw.errors import TfthawError, UsageError
+from tfthaw.runtime.code_messages import error_json, request_from_json, tensor_at, traced_json
+from tfthaw.runtime.explain import explain, needs_graph_mode, needs_legacy_keras
+from tfthaw.runtime.isolated import packed, unpacked
+from tfthaw.runtime.live_model import LiveModel
+from tfthaw.runtime.tensorflow_runner import import_tensorflow
+from tfthaw.runtime.user_code import load_code
+from tfthaw.tensors import Array
+
+GRAPH_MODE = "graph mode"
+LEGACY_KERAS = "legacy keras"
+"""What an answer can say the code needs, so that it is run again in another process."""
+
+_PARENT_IS_GONE = 3
+_TRAINING = ("fit", "fit_generator", "train_on_batch")
+
+
+def main() -> int:
+    """Answer requests until there are no more."""
+    requests, answers = _private_pipes()
+    waiting = _requests(requests)
+    with contextlib.suppress(ValueError):  # the folder that `python -m` puts there is no affair of ours
+        sys.path.remove(os.getcwd())
+    child = _Child()
+    while (request := waiting.get()) is not None:
+        answer = child.answer(request)
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+    sys.stdout.flush()
+    os._exit(0)  # TensorFlow takes a while to put its things in order, and nobody needs it
+
+
+def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """Take stdin and stdout for requests and answers, and leave nothing and stderr in their places."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    return requests, answers
+
+
+def _requests(pipe: IO[bytes]) -> queue.SimpleQueue[dict[str, Any] | None]:
+    """Return the requests as they come, then None; the process ends where the parent goes away without saying so."""
+    waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in pipe:
+            document = json.loads(line)
+            if document["do"] == "end":
+                waiting.put(None)
+                return
+            waiting.put(document)
+        os._exit(_PARENT_IS_GONE)
+
+    threading.Thread(target=read, daemon=True).start()
+    return waiting
+
+
+class _Child:
+    """What the process holds between requests: the traced model."""
+
+    def __init__(self) -> None:
+        self._model: LiveModel | None = None
+        self._files: dict[str, SourceFile] = {}
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Carry out a request."""
+        work = self._trace if request["do"] == "trace" else self._run
+        try:
+            return work(request)
+        except TfthawError as error:
+            return {"error": error_json(error, traceback.format_exc()), "needs": _needs(error, request)}
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's code raises what it likes
+            explained = explain(error, request.get("code"), "trace the model")
+            return {"error": error_json(explained, traceback.format_exc()), "needs": _needs(error, request)}
+
+    def _trace(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Load the code and trace it."""
+        tf = _start_tensorflow()
+        from tfthaw.runtime.graph_code import holds_tensors
+        from tfthaw.runtime.trace import trace
+
+        sys.path += [folder for folder in request["paths"] if folder not in sys.path]
+        if request["graph_mode"]:
+            tf.compat.v1.disable_eager_execution()
+        with _refusing_to_train(tf, request["code"]):
+            code = load_code(request["code"])
+            running = code.running()
+            running.__enter__()  # until the process ends: the code may import more whenever it is called
+            signatures = request["request"]["signatures"].values()
+            functions = {what: load_code(what).target for what in signatures if ":" in what}
+        target = code.target
+        if holds_tensors(tf, target):  # a graph that was built while the module was imported
+            target = lambda: code.target  # noqa: E731
+        asked = request_from_json(request["request"], functions)
+        self._model = trace(target, asked, Path(request["folder"]), is_own_process=True)
+        return {"traced": traced_json(self._model.traced)}
+
+    def _run(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Run what was traced."""
+        if self._model is None:
+            raise UsageError("nothing was traced that could be run")
+        with np.load(request["arrays"]) as arrays:
+            inputs = {tensor: unpacked(arrays, name) for tensor, name in request["inputs"].items()}
+            values = {node: tensor_at(place, arrays, self._files) for node, place in request["values"].items()}
+        found = self._model.run(inputs, request["outputs"], values)
+        names = {tensor: str(position) for position, tensor in enumerate(found)}
+        outputs: dict[str, Array] = {}
+        for tensor, name in names.items():
+            outputs |= packed(name, np.asarray(found[tensor]))
+        np.savez(request["to"], **outputs)  # type: ignore[arg-type]
+        return {"outputs": names}
+
+
+def _start_tensorflow() -> Any:
+    """Import TensorFlow and keep its chatter off the screen."""
+    gc.disable()  # importing makes a million objects that all stay: looking through them again and again costs 0.4 s
+    tf = import_tensorflow("run the model's code")
+    gc.freeze()
+    gc.enable()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    tf.get_logger().setLevel("ERROR")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    _give_flags_their_defaults()
+    _clear_graphs_where_needed(tf)
+    return tf
+
+
+def _clear_graphs_where_needed(tf: Any) -> None:
+    """Let `reset_default_graph`, with which many builders begin, pass in the new graph that a builder is given."""
+    reset = tf.compat.v1.reset_default_graph
+
+    def reset_default_graph() -> None:
+        if tf.executing_eagerly() or tf.compat.v1.get_default_graph().get_operations():
+            reset()
+
+    for module in list(sys.modules.values()):  # TensorFlow has it under several names
+        if getattr(module, "__name__", "").startswith("tensorflow") and "reset_default_graph" in vars(module):
+            vars(module)["reset_default_graph"] = reset_default_graph
+
+
+def _give_flags_their_defaults() -> None:
+    """Let absl's flags have their defaults: the code's own command line is not ours."""
+    flags = sys.modules.get("absl.flags")
+    if flags is not None:
+        flags.FLAGS.mark_as_parsed()
+
+
+@contextlib.contextmanager
+def _refusing_to_train(tf: Any, code: str) -> Iterator[None]:
+    """Let Keras models refuse to be trained while the user's module is imported."""
+    file = code.rpartition(":")[0]
+    try:
+        source = Path(file).read_text(encoding="utf-8", errors="replace") if file.endswith(".py") else "fit("
+    except OSError:
+        source = ""
+    if not any(f"{name}(" in source for name in _TRAINING):
+        yield  # most code: then Keras need not be there
+        return
+    model = tf.keras.Model
+    kept = {name: vars(model).get(name) for name in _TRAINING}
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UsageError(
+            "the code trains while it is imported",
+            hint='put the training under `if __name__ == "__main__":`, and let a function build the model',
+        )
+
+    for name in _TRAINING:
+        setattr(model, name, refuse)
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            delattr(model, name) if method is None else setattr(model, name, method)
+
+
+def _needs(error: BaseException, request: Mapping[str, Any]) -> str | None:
+    """Return what the code needs in another process, where an exception says so."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if needs_legacy_keras(seen):
+            return LEGACY_KERAS
+        if needs_graph_mode(seen) and not request.get("graph_mode"):
+            return GRAPH_MODE
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

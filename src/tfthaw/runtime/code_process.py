@@ -1,0 +1,272 @@
+"""Run the user's code in a process of its own: what it switches, prints or breaks stays there.
+
+`CodeProcess` starts the child at once, so that it imports TensorFlow while the parent opens the checkpoint; it traces
+when `traced` is first asked for. Code that turns out to be for Keras 2 or for graph mode is started anew in a process
+that is set up for it. The child (`tfthaw.runtime.code_child`) never outlives the parent.
+
+What passes between the two is described in `tfthaw.runtime.code_messages`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from tfthaw.errors import RuntimeFailure, TfthawError
+from tfthaw.runtime.code_messages import error_from_json, place_json, request_json, traced_from_json
+from tfthaw.runtime.endpoints import Request
+from tfthaw.runtime.explain import LEGACY_KERAS as LEGACY_KERAS_VARIABLE
+from tfthaw.runtime.isolated import packed, unpacked
+from tfthaw.runtime.live_model import Traced
+from tfthaw.runtime.user_code import check_spec
+from tfthaw.tensors import Array, Tensor
+
+RUN_SECONDS = 120.0
+"""How long one run of the live model may take; tracing has no limit: it is the user's own code."""
+
+_GRAPH_MODE = "graph mode"
+_LEGACY_KERAS = "legacy keras"
+_CLOSING_SECONDS = 2.0
+_LOOK_SECONDS = 0.2
+
+
+class CodeProcess:
+    """The user's code in a process of its own: a `LiveModel`, and a context manager that ends the process.
+
+    Args:
+        code: `MODULE:CALLABLE` or `FILE:CALLABLE`.
+        request: What the user asked for besides; its `functions` are loaded by the child.
+        run_seconds: How long one run may take.
+
+    Raises:
+        UsageError: The code is not named in that form.
+        NotFoundError: Its file is not there.
+    """
+
+    def __init__(self, code: str, request: Request, *, run_seconds: float = RUN_SECONDS) -> None:
+        check_spec(code)  # before a process is started for nothing
+        self._code = code
+        self._request = request
+        self._run_seconds = run_seconds
+        self._folder = tempfile.TemporaryDirectory(prefix="tfthaw-code-")
+        self._traced: Traced | None = None
+        self._runs = 0
+        self._child = self._started()
+
+    def __enter__(self) -> CodeProcess:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def traced(self) -> Traced:
+        """What was traced; the first access waits for it.
+
+        Raises:
+            TfthawError: What the child raised, of the same class.
+            RuntimeFailure: The child crashed.
+        """
+        if self._traced is None:
+            self._traced = self._trace()
+        return self._traced
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], values: Mapping[str, Tensor]
+    ) -> dict[str, Array]:
+        """Run what was traced; see `LiveModel.run`.
+
+        Raises:
+            RuntimeFailure: TensorFlow raised, the child crashed, or it took too long.
+        """
+        self._runs += 1
+        folder = Path(self._folder.name)
+        sent, back = folder / f"inputs-{self._runs}.npz", folder / f"outputs-{self._runs}.npz"
+        arrays: dict[str, Array] = {}
+        names = {tensor: f"input.{position}" for position, tensor in enumerate(inputs)}
+        for tensor, name in names.items():
+            arrays |= packed(name, np.asarray(inputs[tensor]))
+        places = {
+            node: place_json(f"value.{position}", tensor, arrays)
+            for position, (node, tensor) in enumerate(values.items())
+        }
+        np.savez(sent, **arrays)  # type: ignore[arg-type]
+        answer = self._child.ask(
+            {"do": "run", "arrays": str(sent), "inputs": names, "outputs": list(outputs), "values": places,
+             "to": str(back)},
+            seconds=self._run_seconds,
+        )  # fmt: skip
+        if "error" in answer:
+            raise error_from_json(answer["error"])
+        with np.load(back) as found:
+            results = {tensor: unpacked(found, name) for tensor, name in answer["outputs"].items()}
+        for path in (sent, back):
+            path.unlink()
+        return results
+
+    def close(self) -> None:
+        """End the child and remove what it wrote."""
+        self._child.end()
+        self._folder.cleanup()
+
+    def _started(self, variables: Mapping[str, str] | None = None, *, graph_mode: bool = False) -> _Child:
+        """Start a child and ask it to trace."""
+        child = _Child(self._code, {**os.environ, **(variables or {})})
+        child.send({
+            "do": "trace", "code": self._code, "request": request_json(self._request), "folder": self._folder.name,
+            "graph_mode": graph_mode, "paths": [os.path.abspath(folder) for folder in sys.path if folder],
+        })  # fmt: skip
+        return child
+
+    def _trace(self) -> Traced:
+        """Wait for what is traced; start anew what needs Keras 2 or graph mode."""
+        variables: dict[str, str] = {}
+        notes: list[str] = []
+        graph_mode = False
+        first: TfthawError | None = None
+        answer = self._child.answer()
+        while "error" in answer:
+            error = error_from_json(answer["error"])
+            needs = answer.get("needs")
+            if needs == _LEGACY_KERAS and not variables and _can_use_legacy_keras():
+                variables[LEGACY_KERAS_VARIABLE] = "1"
+                notes.append(f"the code is for Keras 2, and ran with {LEGACY_KERAS_VARIABLE}=1 (tf_keras)")
+                first = error
+            elif needs == _GRAPH_MODE and not graph_mode:
+                graph_mode = True
+            else:
+                raise _both(first, error)
+            self._child.end()
+            self._child = self._started(variables, graph_mode=graph_mode)
+            answer = self._child.answer()
+        traced = traced_from_json(answer["traced"])
+        traced.notes[:0] = notes
+        return traced
+
+
+class _Child:
+    """A child process, and the pipes to it."""
+
+    def __init__(self, code: str, environment: Mapping[str, str]) -> None:
+        self._code = code
+        command = [sys.executable, "-m", "tfthaw.runtime.code_child"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(environment)
+        )
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True)
+        self._reader.start()
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Send a request; a child that is gone is noticed when its answer is waited for."""
+        pipe = self._process.stdin
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                pipe.write(json.dumps(request).encode() + b"\n")
+                pipe.flush()
+
+    def ask(self, request: Mapping[str, Any], *, seconds: float | None = None) -> dict[str, Any]:
+        """Send a request and wait for its answer."""
+        self.send(request)
+        return self.answer(seconds=seconds)
+
+    def answer(self, *, seconds: float | None = None) -> dict[str, Any]:
+        """Wait for an answer.
+
+        Raises:
+            RuntimeFailure: The child ended without one, or took too long and was ended.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                line = self._answers.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                if self._has_ended():
+                    raise self._crash() from None
+                if until is not None and time.monotonic() > until:
+                    self.end(at_once=True)
+                    raise RuntimeFailure(
+                        f"the live model was still running after {seconds:.0f} s and was ended", path=self._code
+                    ) from None
+                continue
+            if not line:
+                raise self._crash()
+            document: dict[str, Any] = json.loads(line)
+            return document
+
+    def end(self, *, at_once: bool = False) -> None:
+        """End the child, gently where it has nothing to do."""
+        if not at_once:
+            self.send({"do": "end"})
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(0 if at_once else _CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(_CLOSING_SECONDS)
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()
+
+    def _has_ended(self) -> bool:
+        """Whether the child is gone and has left no answer; processes that it started may still hold its pipe."""
+        if self._process.poll() is None:
+            return False
+        self._reader.join(_LOOK_SECONDS)
+        return self._answers.empty()
+
+    def _crash(self) -> RuntimeFailure:
+        """Return the error that says how the child ended."""
+        status = self._process.wait()
+        if status >= 0:
+            return RuntimeFailure(
+                f"the code ended its process (status {status}), as os._exit() does", path=self._code,
+                hint='put what only a script does under `if __name__ == "__main__":`',
+            )  # fmt: skip
+        name = _signal_name(-status)
+        hint = "a system that is out of memory ends processes so" if name == "SIGKILL" else None
+        return RuntimeFailure(f"the process that ran the code crashed ({name})", path=self._code, hint=hint)
+
+
+def _read(pipe: IO[bytes], answers: queue.SimpleQueue[bytes]) -> None:
+    """Put the lines of a pipe into a queue, and an empty one at its end."""
+    for line in pipe:
+        answers.put(line)
+    answers.put(b"")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _can_use_legacy_keras() -> bool:
+    """Whether Keras 2 is installed beside Keras 3, and the user has not said which one it shall be."""
+    return importlib.util.find_spec("tf_keras") is not None and LEGACY_KERAS_VARIABLE not in os.environ
+
+
+def _both(first: TfthawError | None, error: TfthawError) -> TfthawError:
+    """Return the error of code that failed under Keras 3 and then, for another reason, under Keras 2."""
+    if first is None:
+        return error
+    what = ": ".join(part for part in (error.where, error.message) if part)
+    first.hint = f"under Keras 2 (tf_keras) it fails as well: {what}"
+    return first
