@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 
 from tfthaw.ir.live_objects import LiveVariable
 from tfthaw.tensors import Tensor
@@ -20,19 +20,21 @@ from tfthaw.tensors import Tensor
 _NUMBER = re.compile(r"_(\d{1,6})$")
 
 
-def keys_by_names(variables: Mapping[str, LiveVariable], names: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+def keys_by_names(
+    variables: Mapping[str, LiveVariable], names: Container[str]
+) -> tuple[dict[str, str], list[tuple[list[str], str]]]:
     """Find the name in a checkpoint of each variable.
 
     Args:
         variables: node -> the variable.
-        names: The checkpoint's names; each name -> key.
+        names: The checkpoint's names.
 
     Returns:
-        node -> name, and what two variables want at the same rank, as sentences.
+        node -> name, and each name that several variables want at the same rank: these, and a sentence.
     """
     choices = {node: [name for name in variable.names if name in names] for node, variable in variables.items()}
     found: dict[str, str] = {}
-    problems: list[str] = []
+    problems: list[tuple[list[str], str]] = []
     taken: set[str] = set()
     while True:
         wanted: dict[str, list[str]] = defaultdict(list)
@@ -50,7 +52,8 @@ def keys_by_names(variables: Mapping[str, LiveVariable], names: Mapping[str, str
             if len(winners) == 1:
                 found[winners[0]] = name
             else:
-                problems.append(f"name: {name!r} could fill {' and '.join(winners)}")
+                said = " and ".join(variables[node].names[0] for node in winners)
+                problems.append((winners, f"name: {name!r} could fill {said}"))
 
 
 def drifted_names(found: Mapping[str, str], tensors: Mapping[str, Tensor], claimed: Collection[str]) -> list[str]:

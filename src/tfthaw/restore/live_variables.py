@@ -35,12 +35,15 @@ class LiveMatches:
         keys: variable's node -> checkpoint key.
         reasons: variable's node -> `map`, `object` (same path), `layer` (another Keras's path), `name`, or `trained`
             (its position among the variables that the optimizer trained).
+        places: live object's position -> checkpoint key, of all variables that have one; those that no output reaches
+            are matched as far as nothing stands in the way.
         root: The path of the object in the checkpoint that the live root is there; None for checkpoints by names.
         notes: What was concluded from less than equal paths.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    places: dict[int, str] = field(default_factory=dict)
     root: str | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -48,7 +51,7 @@ class LiveMatches:
 def match_live(objects: LiveObjects, values: Mapping[str, Tensor], stored: TrackableObjectGraph | None, *,
                path: str | None = None, root: str | None = None,
                renames: Mapping[str, str] | None = None) -> LiveMatches:  # fmt: skip
-    """Find the keys of the variables that the traced graph has.
+    """Find the keys of the variables that the traced graph has; where it has none, of all.
 
     Variables that stay without key are left out; whether that may be is for the plan to say.
 
@@ -64,8 +67,7 @@ def match_live(objects: LiveObjects, values: Mapping[str, Tensor], stored: Track
         RestoreError: Several keys could fill a variable, or several objects of the checkpoint could be the model.
         NotFoundError: The checkpoint has no such root.
     """
-    result = LiveMatches()
-    matcher = _Matcher(objects, values, path, result)
+    matcher = _Matcher(objects, values, path)
     matcher.by_map(renames or {})
     if stored is None or not len(stored.nodes):
         if root is not None:
@@ -76,8 +78,7 @@ def match_live(objects: LiveObjects, values: Mapping[str, Tensor], stored: Track
         matcher.by_objects(view, root)
         matcher.by_name(_full_names(view, values))
         matcher.by_training(view)
-    matcher.refuse_contested()
-    return result
+    return matcher.result()
 
 
 def _full_names(view: StoredView, values: Mapping[str, Tensor]) -> dict[str, str]:
@@ -90,31 +91,41 @@ def _full_names(view: StoredView, values: Mapping[str, Tensor]) -> dict[str, str
 
 
 class _Matcher:
-    """Finds keys step by step; each step leaves alone what an earlier one found."""
+    """Finds keys step by step; each step leaves alone what an earlier one found.
 
-    def __init__(self, objects: LiveObjects, values: Mapping[str, Tensor], path: str | None,
-                 result: LiveMatches) -> None:  # fmt: skip
+    Variables are known by their nodes, and by `#` and the position of their object where they have none.
+    """
+
+    def __init__(self, objects: LiveObjects, values: Mapping[str, Tensor], path: str | None) -> None:
         self._objects = objects
         self._values = values
         self._path = path
-        self._result = result
-        self._needed: dict[str, LiveVariable] = {}
-        for variable in objects.variables():
-            if variable.node:
-                self._needed.setdefault(variable.node, variable)
+        self._found = LiveMatches()
+        self._variables: dict[str, LiveVariable] = {}
+        for place, item in enumerate(objects.nodes):
+            if item.variable is not None:
+                self._variables.setdefault(self._id(place), item.variable)
+        for number, variable in enumerate(objects.loose):
+            self._variables.setdefault(variable.node or f"#loose {number}", variable)
+        reached = {name for name, variable in self._variables.items() if variable.node}
+        self._needed = reached or set(self._variables)
         self._contested: dict[str, list[str]] = {}
         self._problems: list[str] = []
+
+    def _id(self, place: int) -> str:
+        variable = self._objects.nodes[place].variable
+        return variable.node if variable is not None and variable.node else f"#{place}"
 
     def by_map(self, renames: Mapping[str, str]) -> None:
         """Take what a map says."""
         if not renames:
             return
         owners: dict[str, list[str]] = {}
-        for node, variable in self._needed.items():
+        for node, variable in self._variables.items():
             for name in dict.fromkeys((node, *variable.names)):
                 owners.setdefault(name, []).append(node)
         for key, target in renames.items():
-            nodes = [target] if target in self._needed else owners.get(target, [])
+            nodes = [target] if target in self._variables else owners.get(target, [])
             if len(nodes) > 1:
                 self._problems.append(f"map: {target!r} is the name of {len(nodes)} variables: {', '.join(nodes)}")
             for node in nodes[:1]:
@@ -135,9 +146,9 @@ class _Matcher:
             self._apart(view, paths)
         else:
             self._take_walk(best)
-            self._result.root = root if root is not None else paths.get(best.root, "")
-            if best.root and root is None:
-                self._result.notes.append(f"the model is {self._result.root!r} in the checkpoint")
+            self._found.root = root if root is not None else paths.get(best.root, "")
+            if best.root and root is None and self._found.root != "model":
+                self._found.notes.append(f"the model is {self._found.root!r} in the checkpoint")
 
     def _is_trackable_root(self) -> bool:
         """Whether the live root is an object of its own, and not what Python holds several in."""
@@ -158,8 +169,8 @@ class _Matcher:
         found = {}
         for place, key in walk.keys.items():
             variable = self._objects.nodes[place].variable
-            if variable is not None and variable.node in self._needed and self._fits(variable, key):
-                found[variable.node] = key
+            if variable is not None and self._id(place) in self._needed and self._fits(variable, key):
+                found[self._id(place)] = key
         return found
 
     def _fits(self, variable: LiveVariable, key: str) -> bool:
@@ -197,24 +208,27 @@ class _Matcher:
         if len(set(roots.values())) < len(roots):
             said = ", ".join(f"{name}: {root!r}" for name, root in roots.items())
             self._problems.append(f"objects: several that the code returned are one in the checkpoint: {said}")
-        self._result.notes += [f"{name} is {root!r} in the checkpoint" for name, root in roots.items() if name != root]
+        self._found.notes += [f"{name} is {root!r} in the checkpoint" for name, root in roots.items() if name != root]
 
     def _take_walk(self, walk: Walked) -> None:
         for place, key in walk.keys.items():
-            variable = self._objects.nodes[place].variable
-            if variable is not None and variable.node in self._needed:
-                self._take(variable.node, key, "object" if place in walk.exact else "layer")
+            if self._fits_or_is_needed(place, key):
+                self._take(self._id(place), key, "object" if place in walk.exact else "layer")
         for place, keys in walk.contested.items():
-            variable = self._objects.nodes[place].variable
-            if variable is not None and variable.node in self._needed and variable.node not in self._result.keys:
-                self._contested[variable.node] = keys
+            if self._id(place) not in self._found.keys:
+                self._contested[self._id(place)] = keys
+
+    def _fits_or_is_needed(self, place: int, key: str) -> bool:
+        """Whether to take a key: of what is needed also one that does not fit, since that is to be told."""
+        variable = self._objects.nodes[place].variable
+        return self._id(place) in self._needed or (variable is not None and self._fits(variable, key))
 
     def _take(self, node: str, key: str, reason: str) -> None:
-        known = self._result.keys.get(node)
+        known = self._found.keys.get(node)
         if known is None:
-            self._result.keys[node] = key
-            self._result.reasons[node] = reason
-        elif known != key and self._result.reasons[node] == reason:
+            self._found.keys[node] = key
+            self._found.reasons[node] = reason
+        elif known != key and self._found.reasons[node] == reason:
             self._contested[node] = [known, key]
 
     def by_name(self, names: Mapping[str, str]) -> None:
@@ -223,14 +237,15 @@ class _Matcher:
         Args:
             names: name -> checkpoint key.
         """
-        open_ = {node: variable for node, variable in self._needed.items()
-                 if node not in self._result.keys and node not in self._contested}  # fmt: skip
-        used = set(self._result.keys.values())
+        left = {name: variable for name, variable in self._variables.items()
+                if name not in self._found.keys and name not in self._contested}  # fmt: skip
+        used = set(self._found.keys.values())
         free = {name: key for name, key in names.items() if key not in used}
-        found, contested = keys_by_names(open_, free)
-        self._problems += contested
+        found, contested = keys_by_names(left, free)
+        self._problems += [problem for nodes, problem in contested if not self._needed.isdisjoint(nodes)]
         claimed = {name for variable in self._objects.variables() for name in variable.names}
-        self._problems += drifted_names(found, {name: self._values[key] for name, key in free.items()}, claimed)
+        needed = {node: name for node, name in found.items() if node in self._needed}
+        self._problems += drifted_names(needed, {name: self._values[key] for name, key in free.items()}, claimed)
         for node, name in found.items():
             self._take(node, free[name], "name")
 
@@ -243,46 +258,54 @@ class _Matcher:
         """
         top = self._objects.nodes[0] if self._objects.nodes else None
         place = top.other_children.get(TRAINED) if top is not None else None
-        if place is None or all(node in self._result.keys for node in self._needed):
+        if place is None or all(name in self._found.keys for name in self._needed):
             return
         listed = self._objects.nodes[place].other_children
-        variables = [self._objects.nodes[listed[str(number)]].variable for number in range(len(listed))]
+        places = [listed[str(number)] for number in range(len(listed))]
         names = {key: name for _, key, name in view.stored_variables()}
         for keys in view.trained_lists():
-            pairs = list(zip(variables, keys, strict=False))
-            if len(keys) != len(variables) or not all(
-                variable is not None and self._is_likely(variable, key, names[key]) for variable, key in pairs
-            ):
+            pairs = list(zip(places, keys, strict=False))
+            if len(keys) != len(places) or not all(self._is_likely(each, key, names[key]) for each, key in pairs):
                 continue
             taken = 0
-            for variable, key in pairs:
-                if variable is not None and variable.node in self._needed and variable.node not in self._result.keys:
-                    self._take(variable.node, key, "trained")
+            for each, key in pairs:
+                if self._id(each) not in self._found.keys:
+                    self._take(self._id(each), key, "trained")
                     taken += 1
             if taken:
-                self._result.notes.append(f"{taken} variables, of layers that Keras 3 leaves out of checkpoints, took "
+                self._found.notes.append(f"{taken} variables, of layers that Keras 3 leaves out of checkpoints, took "
                                           "the values that the optimizer trained, by their order")  # fmt: skip
             return
 
-    def _is_likely(self, variable: LiveVariable, key: str, name: str) -> bool:
-        known = self._result.keys.get(variable.node, key)
-        leaves = {each.rpartition("/")[2] for each in variable.names}
-        return known == key and self._fits(variable, key) and name.rpartition("/")[2] in leaves
+    def _is_likely(self, place: int, key: str, name: str) -> bool:
+        variable = self._objects.nodes[place].variable
+        if variable is None or self._found.keys.get(self._id(place), key) != key or not self._fits(variable, key):
+            return False
+        return name.rpartition("/")[2] in {each.rpartition("/")[2] for each in variable.names}
 
-    def refuse_contested(self) -> None:
-        """Refuse what is open.
+    def result(self) -> LiveMatches:
+        """Return what was found.
 
         Raises:
             RestoreError: With everything that two ways say differently.
         """
-        for node, keys in self._contested.items():
+        for name, keys in self._contested.items():
             said = " or ".join(repr(key) for key in keys)
-            self._problems.append(f"objects: {_label(self._needed[node])} is {said} in the checkpoint")
+            if name in self._needed:
+                self._problems.append(f"objects: {label(self._variables[name])} is {said} in the checkpoint")
         if self._problems:
             raise RestoreError(
                 "it cannot be known which value fills which variable", mismatched=self._problems, path=self._path,
                 hint=_HINT_MAP,
             )  # fmt: skip
+        found = self._found
+        for place, item in enumerate(self._objects.nodes):
+            key = found.keys.get(self._id(place)) if item.variable is not None else None
+            if key is not None and self._id(place) not in self._contested:
+                found.places[place] = key
+        found.keys = {name: key for name, key in found.keys.items() if self._variables[name].node}
+        found.reasons = {name: found.reasons[name] for name in found.keys}
+        return found
 
 
 def fits(variable: LiveVariable, tensor: Tensor) -> bool:
@@ -295,7 +318,8 @@ def fits(variable: LiveVariable, tensor: Tensor) -> bool:
     ))  # fmt: skip
 
 
-def _label(variable: LiveVariable) -> str:
+def label(variable: LiveVariable) -> str:
+    """Return the name of a variable for people."""
     return variable.names[0] if variable.names else variable.node
 
 
