@@ -387,7 +387,8 @@ def _prove_outputs(job: _Job, written: Path) -> OutputProof:
         if job.code is not None:
             run = partial(job.code.run, outputs=list(outputs))
             proof = prove_live_outputs(
-                run, source, result, wanted, prepared.settings, required=options.verify == "outputs"
+                run, source, result, wanted, prepared.settings, required=options.verify == "outputs",
+                run_written=job.code.live.run_artifacts,
             )
         else:
             proof = prove_outputs(source, result, wanted, prepared.settings, required=options.verify == "outputs")

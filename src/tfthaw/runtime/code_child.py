@@ -29,7 +29,7 @@ from tfthaw._files import SourceFile
 from tfthaw.errors import TfthawError, UsageError
 from tfthaw.runtime.code_messages import error_json, request_from_json, tensor_at, traced_json
 from tfthaw.runtime.explain import explain, needs_graph_mode, needs_legacy_keras
-from tfthaw.runtime.isolated import packed, unpacked
+from tfthaw.runtime.isolated import carry_out, packed, unpacked
 from tfthaw.runtime.live_model import LiveModel
 from tfthaw.runtime.tensorflow_runner import import_tensorflow
 from tfthaw.runtime.user_code import load_code
@@ -96,7 +96,7 @@ class _Child:
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out a request."""
-        work = self._trace if request["do"] == "trace" else self._run
+        work = {"trace": self._trace, "run": self._run, "run artifacts": self._run_artifacts}[request["do"]]
         try:
             return work(request)
         except TfthawError as error:
@@ -141,6 +141,11 @@ class _Child:
             outputs |= packed(name, np.asarray(found[tensor]))
         np.savez(request["to"], **outputs)  # type: ignore[arg-type]
         return {"outputs": names}
+
+    def _run_artifacts(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Run artifacts, as a process of their own would; what the code has registered with TensorFlow is there."""
+        carry_out(request["folder"])
+        return {"done": True}
 
 
 def _start_tensorflow() -> Any:

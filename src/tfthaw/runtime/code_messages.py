@@ -9,6 +9,9 @@ Requests go down the child's stdin and answers come up its stdout, one JSON docu
                "to": NPZ}
     answer    {"outputs": {tensor: array}} or {"error": {...}}
 
+    request   {"do": "run artifacts", "folder": DIR}     the directory is that of `tfthaw.runtime.isolated`
+    answer    {"done": true} or {"error": {...}}
+
 Values of variables are mostly ranges of the checkpoint's files: then only the range is passed (a *place*), and the
 child maps the file by itself. What is no range of a file is in the arrays.
 

@@ -30,7 +30,7 @@ from tfthaw.errors import RuntimeFailure, TfthawError
 from tfthaw.runtime.code_messages import error_from_json, place_json, request_json, traced_from_json
 from tfthaw.runtime.endpoints import Request
 from tfthaw.runtime.explain import LEGACY_KERAS as LEGACY_KERAS_VARIABLE
-from tfthaw.runtime.isolated import packed, unpacked
+from tfthaw.runtime.isolated import Answer, Run, packed, read_answer, unpacked, write_request
 from tfthaw.runtime.live_model import Traced
 from tfthaw.runtime.user_code import check_spec
 from tfthaw.tensors import Array, Tensor
@@ -117,6 +117,19 @@ class CodeProcess:
         for path in (sent, back):
             path.unlink()
         return results
+
+    def run_artifacts(self, attempts: Sequence[Sequence[Run]]) -> Answer:
+        """Run artifacts in the child, where TensorFlow is imported already; see `run_isolated`.
+
+        Raises:
+            RuntimeFailure: The child crashed or took too long.
+        """
+        with tempfile.TemporaryDirectory(prefix="run-", dir=self._folder.name) as name:
+            write_request(Path(name), attempts)
+            answer = self._child.ask({"do": "run artifacts", "folder": name}, seconds=self._run_seconds)
+            if "error" in answer:
+                raise error_from_json(answer["error"])
+            return read_answer(Path(name))
 
     def close(self) -> None:
         """End the child and remove what it wrote."""

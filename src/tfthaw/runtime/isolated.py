@@ -30,6 +30,8 @@ from tfthaw.tensors import Array
 SECONDS = 120.0
 """How long all runs together may take, the runtime's own start included."""
 
+_ANSWER = "answer.json"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -75,23 +77,23 @@ def run_isolated(attempts: Sequence[Sequence[Run]], *, seconds: float = SECONDS)
     with tempfile.TemporaryDirectory(prefix="tfthaw-run-") as name:
         folder = Path(name)
         path = attempts[0][0].path
-        _write_request(folder, attempts)
+        write_request(folder, attempts)
         command = [sys.executable, "-m", __name__, name]
         try:
             done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired as error:
             raise RuntimeFailure(f"it was still running after {seconds:.0f} s and was ended", path=path) from error
-        answer = folder / "answer.json"
-        if not answer.is_file():
+        if not (folder / _ANSWER).is_file():
             said = done.stderr.decode(errors="replace").strip().splitlines()
             how = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
             raise RuntimeFailure(
                 f"the process that ran it ended with {how}{': ' + said[-1][:300] if said else ''}", path=path
             )
-        return _read_answer(folder, json.loads(answer.read_text()))
+        return read_answer(folder)
 
 
-def _write_request(folder: Path, attempts: Sequence[Sequence[Run]]) -> None:
+def write_request(folder: Path, attempts: Sequence[Sequence[Run]]) -> None:
+    """Write down what is to be run, for `carry_out`."""
     arrays: dict[str, Array] = {}
     request: list[list[dict[str, Any]]] = []
     for attempt in attempts:
@@ -108,7 +110,13 @@ def _write_request(folder: Path, attempts: Sequence[Sequence[Run]]) -> None:
     (folder / "request.json").write_text(json.dumps(request))
 
 
-def _read_answer(folder: Path, document: dict[str, Any]) -> Answer:
+def read_answer(folder: Path) -> Answer:
+    """Return what `carry_out` left in a directory.
+
+    Raises:
+        MissingDependencyError: TensorFlow could not be imported.
+    """
+    document = json.loads((folder / _ANSWER).read_text())
     if document.get("missing"):
         raise MissingDependencyError(document["missing"], hint=document.get("hint"))
     results: list[dict[str, Array] | str] = []
@@ -150,8 +158,8 @@ def unpacked(arrays: Any, name: str) -> Array:
     return plain
 
 
-def main(directory: str) -> int:
-    """Carry out the runs of a directory; this is the child process."""
+def carry_out(directory: str | os.PathLike[str]) -> None:
+    """Carry out the runs that a directory asks for, in this process, and leave the answer there."""
     from tfthaw.runtime.tensorflow_runner import run_graph, runtime_name
 
     folder = Path(directory)
@@ -180,9 +188,8 @@ def main(directory: str) -> int:
     except MissingDependencyError as error:
         document = {"missing": error.message, "hint": error.hint}
     np.savez(folder / "outputs.npz", **arrays)  # type: ignore[arg-type]
-    (folder / "answer.json").write_text(json.dumps(document))
-    return 0
+    (folder / _ANSWER).write_text(json.dumps(document))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    carry_out(sys.argv[1])

@@ -15,6 +15,7 @@ from tfthaw.dtypes import DType
 from tfthaw.errors import RuntimeFailure, UsageError
 from tfthaw.ir.live_objects import LiveObjects
 from tfthaw.runtime.endpoints import Endpoint
+from tfthaw.runtime.isolated import Answer, Run, run_isolated
 from tfthaw.tensors import Array, Tensor
 
 
@@ -58,6 +59,10 @@ class LiveModel(Protocol):
         Raises:
             RuntimeFailure: TensorFlow raised.
         """
+        ...
+
+    def run_artifacts(self, attempts: Sequence[Sequence[Run]]) -> Answer:
+        """Run artifacts apart from the caller's process, such as what was written of this model; see `run_isolated`."""
         ...
 
     def close(self) -> None:
@@ -129,6 +134,10 @@ class FunctionModel:
                    for value, placeholder in zip(arguments, concrete.inputs, strict=False)]  # fmt: skip
         return list(tf.nest.flatten(concrete._call_flat(tensors, captured), expand_composites=True))
 
+    def run_artifacts(self, attempts: Sequence[Sequence[Run]]) -> Answer:
+        """Run artifacts in a process of their own."""
+        return run_isolated(attempts)
+
     def close(self) -> None:
         """Let go of the functions."""
         self._endpoints, self._target = [], None
@@ -168,6 +177,10 @@ class GraphModel:
         except (self._tf.errors.OpError, ValueError, TypeError, KeyError) as error:
             raise RuntimeFailure(f"the live graph does not run: {str(error)[:500]}") from error
         return dict(zip(outputs, results, strict=True))
+
+    def run_artifacts(self, attempts: Sequence[Sequence[Run]]) -> Answer:
+        """Run artifacts in a process of their own."""
+        return run_isolated(attempts)
 
     def close(self) -> None:
         """Let go of the graph."""

@@ -81,16 +81,18 @@ def prove_outputs(
 def prove_live_outputs(
     run: Callable[[Mapping[str, Array]], Mapping[str, Array]], source: Endpoints, written: Endpoints,
     specs: Mapping[str, InputSpec], fixed: Mapping[str, Array], *, required: bool,
+    run_written: Callable[[Sequence[Sequence[Run]]], Answer] = run_isolated,
 ) -> OutputProof:  # fmt: skip
     """Run a live model and what was written of it on the same seeded inputs, and compare.
 
     Args:
         run: Runs the live model: tensor -> what to feed, gives tensor -> values for all outputs.
         source: The live model's side.
-        written: The result's side; it runs in a process of its own.
+        written: The result's side.
         specs: input -> what it takes.
         fixed: Tensors of the source that the result has as constants, with their values.
         required: Whether it is an error when the outputs cannot be compared.
+        run_written: Runs what was written, apart from this process.
 
     Raises:
         VerificationError: The outputs differ, or the result does not run and the live model does.
@@ -108,7 +110,7 @@ def prove_live_outputs(
             continue
         copy = Run(written.path, _placed(feeds, written), list(written.outputs.values()), written.tags)
         try:
-            answer = run_isolated([[copy]])
+            answer = run_written([[copy]])
         except RuntimeFailure as error:
             raise VerificationError(f"the live model runs, what was written does not: {error.message}") from error
         outputs: list[dict[str, Array] | str] = [dict(expected), dict(again), *answer.outputs]
