@@ -26,6 +26,12 @@ ASIDE = frozenset({
 TRAINED = "_trainable_variables"
 """Under which optimizers of Keras 3 list the variables that they train."""
 
+LAYERS, VARIABLES = "layers", "vars"
+"""What HDF5 files call the list of a model's layers, which are named by class there, and that of a layer's variables."""
+
+FILE_NAMES = frozenset({TRAINED, LAYERS, VARIABLES})
+"""Names among `other_children` that list what others hold, and that no checkpoint of TensorFlow has."""
+
 
 @dataclass(frozen=True, slots=True)
 class LiveVariable:
@@ -54,7 +60,8 @@ class LiveObject:
     Attributes:
         children: name -> position of the child, as `tf.train.Checkpoint` calls it in this process.
         other_children: name -> position, as another Keras calls the same child (`kernel` for `_kernel`,
-            `layer_with_weights-0`, `_operations`); never a name that `children` has.
+            `layer_with_weights-0`, `blocks`) and as HDF5 files call it (`layers`, `dense_1` in a list, `vars`); never a
+            name that `children` has.
         variable: What it is, where it is a variable.
         class_name: The Python class, for messages.
         is_inner: Whether it is an object that only one Keras has between a parent and its children, such as the

@@ -12,7 +12,7 @@ Source: restore.py of tensorflow/python/checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from tfthaw.errors import NotFoundError, RestoreError
@@ -118,20 +118,10 @@ class _Matcher:
 
     def by_map(self, renames: Mapping[str, str]) -> None:
         """Take what a map says."""
-        if not renames:
-            return
-        owners: dict[str, list[str]] = {}
-        for node, variable in self._variables.items():
-            for name in dict.fromkeys((node, *variable.names)):
-                owners.setdefault(name, []).append(node)
-        for key, target in renames.items():
-            nodes = [target] if target in self._variables else owners.get(target, [])
-            if len(nodes) > 1:
-                self._problems.append(f"map: {target!r} is the name of {len(nodes)} variables: {', '.join(nodes)}")
-            for node in nodes[:1]:
-                if key not in self._values:
-                    self._problems.append(f"map: {target} shall take {key!r}, which the checkpoint does not have")
-                self._take(node, key, "map")
+        found, problems = mapped(self._variables, self._values, renames)
+        self._problems += problems
+        for name, key in found.items():
+            self._take(name, key, "map")
 
     def by_objects(self, view: StoredView, root: str | None) -> None:
         """Take what the object graphs say."""
@@ -306,6 +296,37 @@ class _Matcher:
         found.keys = {name: key for name, key in found.keys.items() if self._variables[name].node}
         found.reasons = {name: found.reasons[name] for name in found.keys}
         return found
+
+
+def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
+           renames: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:  # fmt: skip
+    """Find the variables that a map names.
+
+    Args:
+        variables: node -> the variable.
+        values: The keys that there are.
+        renames: key -> a variable's node or any of its names.
+
+    Returns:
+        node -> key, and what is wrong with the map, as sentences. What names no variable is left to the plan.
+    """
+    owners: dict[str, list[str]] = {}
+    for node, variable in variables.items():
+        for name in variable.names:
+            owners.setdefault(name, []).append(node)
+    found: dict[str, str] = {}
+    problems = []
+    for key, target in renames.items():
+        nodes = [target] if target in variables else owners.get(target, [])
+        if len(nodes) > 1:
+            problems.append(f"map: {target!r} is the name of {len(nodes)} variables: {', '.join(nodes)}")
+        elif nodes and key not in values:
+            problems.append(f"map: {target} shall take {key!r}, which the checkpoint does not have")
+        elif nodes and nodes[0] in found:
+            problems.append(f"map: {target} shall take {found[nodes[0]]!r} and {key!r}")
+        elif nodes:
+            found[nodes[0]] = key
+    return found, problems
 
 
 def fits(variable: LiveVariable, tensor: Tensor) -> bool:

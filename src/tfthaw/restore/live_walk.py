@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tfthaw.ir.live_objects import ASIDE, TRAINED, LiveObjects
+from tfthaw.ir.live_objects import ASIDE, FILE_NAMES, TRAINED, LiveObjects
 from tfthaw.ir.object_graph import TrackableObjectGraph
 from tfthaw.restore.keras_layouts import ObjectView
 
@@ -194,7 +194,7 @@ def _any_names(objects: LiveObjects, view: StoredView, place: int, node: int) ->
     taken = {child for name, child in item.children.items() if name in there}
     targets: dict[int, set[int]] = defaultdict(set)
     for name, child in item.other_children.items():
-        if name in there and child not in taken and name != TRAINED and not name.startswith(_NUMBERED):
+        if name in there and child not in taken and name not in FILE_NAMES and not name.startswith(_NUMBERED):
             targets[child].add(there[name])
     for child, found in targets.items():
         if len(found) == 1:

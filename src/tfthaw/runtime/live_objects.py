@@ -10,6 +10,8 @@ process would write. Beside them it notes what the other Keras calls the same pa
     | the one of a depthwise convolution | `depthwise_kernel`               | `kernel`                             |
     | layers in a Python list or dict    | `blocks/0`                       | not at all                           |
 
+and what HDF5 files of either call them: `layers/dense_1/vars/0`, where layers in lists are named by their class.
+
 It restores nothing, and knows nothing of checkpoints. A plain Python object, list or dict may be the root; the objects
 and variables that it holds are its parts then, one level deep.
 
@@ -20,13 +22,14 @@ tracking.py, layer.py and functional.py of Keras 3.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tfthaw.dtypes import DType
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.attrs import Shape
-from tfthaw.ir.live_objects import ASIDE, TRAINED, LiveObject, LiveObjects, LiveVariable
+from tfthaw.ir.live_objects import ASIDE, LAYERS, TRAINED, VARIABLES, LiveObject, LiveObjects, LiveVariable
+from tfthaw.restore.keras_tree import snake_case
 from tfthaw.runtime.keras_models import keras_generation
 from tfthaw.runtime.live_names import possible_names
 
@@ -95,6 +98,8 @@ class _Collector:
         while position < len(self._objects):
             self._visit(position)
             position += 1
+        for place in range(len(self._objects)):
+            self._name_for_files(place)
         listed = [place for place, value in enumerate(self._values) if self._layers_of(value) is not None]
         for place in reversed(listed):  # inner models first, since outer ones ask whether these have variables
             self._number(place)
@@ -175,6 +180,38 @@ class _Collector:
                 return True
         return False
 
+    def _name_for_files(self, place: int) -> None:
+        """Give the parts of a layer or a list the names that HDF5 files have for them."""
+        value = self._values[place]
+        if isinstance(value, _CONTAINERS):
+            self._alias(place, _by_class(_items(value).values()))
+        generation = keras_generation(value)
+        if not generation:
+            return
+        layers = getattr(value, "layers", None)
+        if isinstance(layers, (list, tuple)):
+            self._alias_list(place, LAYERS, _by_class(layers))
+        kind = "variables" if generation == 3 else "weights"
+        lists = [getattr(value, f"{prefix}_{kind}", None) or () for prefix in ("_trainable", "_non_trainable")]
+        self._alias_list(place, VARIABLES, {str(number): each for number, each in enumerate((*lists[0], *lists[1]))})
+
+    def _alias(self, place: int, parts: Mapping[str, Any]) -> None:
+        """Add other names of objects that are known."""
+        item = self._objects[place]
+        for name, part in parts.items():
+            known = self._places.get(id(part))
+            if known is not None and name not in item.children:
+                item.other_children.setdefault(name, known)
+
+    def _alias_list(self, place: int, name: str, parts: Mapping[str, Any]) -> None:
+        """Add a list that exists in files alone."""
+        item = self._objects[place]
+        if parts and name not in item.children and name not in item.other_children:
+            item.other_children[name] = len(self._objects)
+            self._objects.append(LiveObject(class_name="list"))
+            self._values.append(None)
+            self._alias(item.other_children[name], parts)
+
     def _layers_of(self, value: Any) -> list[Any] | None:
         """Return the layers of a Keras model that lists them in a fixed order."""
         kinds = _class_names(value)
@@ -211,12 +248,9 @@ class _Collector:
         """Note the order in which optimizers of Keras 3 keep what they train."""
         if not keras_generation(root) or not hasattr(root, "trainable_variables"):
             return
-        places = [self._places.get(id(variable)) for variable in getattr(root, "trainable_variables", ())]
-        known = {str(number): place for number, place in enumerate(places) if place is not None}
-        if known and len(known) == len(places) and TRAINED not in self._objects[0].children:
-            self._objects[0].other_children[TRAINED] = len(self._objects)
-            self._objects.append(LiveObject(other_children=known, class_name="list"))
-            self._values.append(None)
+        trained = list(getattr(root, "trainable_variables", ()))
+        if all(id(variable) in self._places for variable in trained):
+            self._alias_list(0, TRAINED, {str(number): variable for number, variable in enumerate(trained)})
 
     def _variable(self, value: Any, place: int) -> LiveVariable | None:
         """Return a variable as data, or None where an object is none."""
@@ -278,6 +312,22 @@ def _items(container: Any) -> dict[str, Any]:
     if isinstance(container, dict):
         return {str(name): value for name, value in container.items()}
     return {str(number): value for number, value in enumerate(container)}
+
+
+def _by_class(parts: Iterable[Any]) -> dict[str, Any]:
+    """Return the items of a list under the names of HDF5 files: their class, numbered where it comes again."""
+    seen: dict[str, int] = {}
+    result = {}
+    for part in parts:
+        if isinstance(part, _CONTAINERS):
+            name = "container"
+        elif keras_generation(part):
+            name = snake_case(type(part).__name__)
+        else:
+            continue
+        number = seen[name] = seen.get(name, -1) + 1
+        result[f"{name}_{number}" if number else name] = part
+    return result
 
 
 def _other_spellings(name: str, generation: int, is_depthwise: bool) -> list[str]:
