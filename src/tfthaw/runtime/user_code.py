@@ -79,7 +79,7 @@ def _relative(path: str) -> str:
     """Return a path as seen from the current directory, where it lies below that."""
     try:
         relative = os.path.relpath(path)
-    except ValueError:  # another drive
+    except (ValueError, OSError):  # another drive; a current directory that is gone
         return path
     return path if relative.startswith(os.pardir) else relative
 
@@ -135,7 +135,7 @@ def _place(text: str, spec: str) -> _Place:
     if not is_file:
         if not all(part.isidentifier() for part in text.split(".")):
             raise UsageError(f"{spec!r}: {text!r} is neither a module nor a file", hint=_EXAMPLE)
-        return _Place(text, "", (os.getcwd(),))
+        return _Place(text, "", ("",))  # the current directory, as `python -c` has it
     path = Path(text).expanduser()
     if path.suffix == ".ipynb":
         hint = f"turn it into one with: jupyter nbconvert --to script {text}"
@@ -225,7 +225,7 @@ def _is_file_of(module: ModuleType, path: str) -> bool:
 def _no_module(name: str, missing: str) -> NotFoundError:
     """Return the error for a module that is not there, with the nearest ones."""
     parent = missing.rpartition(".")[0]
-    folders = list(getattr(sys.modules.get(parent), "__path__", [])) if parent else [os.getcwd()]
+    folders = list(getattr(sys.modules.get(parent), "__path__", [])) if parent else [os.curdir]
     known = sorted(
         item.stem
         for folder in folders

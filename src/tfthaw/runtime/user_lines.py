@@ -123,6 +123,6 @@ def _shown(file: str) -> str:
     """Return a file as the user would name it: relative to the current directory where it lies below that."""
     try:
         relative = os.path.relpath(file)
-    except ValueError:  # another drive
+    except (ValueError, OSError):  # another drive; a current directory that is gone
         return file
     return file if relative.startswith(os.pardir) or _is_cell(file) else relative
