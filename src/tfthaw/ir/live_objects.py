@@ -64,8 +64,8 @@ class LiveObject:
             name that `children` has.
         variable: What it is, where it is a variable.
         class_name: The Python class, for messages.
-        is_inner: Whether it is an object that only one Keras has between a parent and its children, such as the
-            `_functional` of a Sequential of Keras 3; then its children are found from the parent as well.
+        is_inner: Whether it is an object that other checkpoints of the same model do not have: the `_functional` of a
+            Sequential of Keras 3, or a root that is a list, dict or plain object of Python's.
     """
 
     children: dict[str, int] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from tfthaw.restore.live_walk import INNER, StoredView
 from tfthaw.restore.plan import EMA_SUFFIX
 from tfthaw.tensors import Tensor
 
-_MOST_LINES = 8  # of each kind
+_MOST_LINES = 6  # of each kind
 _MOST_COMPARED = 2000  # names; difflib takes a millisecond for ten
 _SLOTS = ("/Adam", "/Adam_1", "/Momentum", "/RMSProp", "/RMSProp_1", "/Adagrad", "/Ftrl", "/Ftrl_1", "/Adadelta",
           "/Adadelta_1")  # fmt: skip
@@ -41,7 +41,7 @@ def differences(objects: LiveObjects, matches: LiveMatches, values: Mapping[str,
         Sentences, the one that explains most first; none where everything fits.
     """
     needed = {variable.node: variable for variable in objects.variables() if variable.node}
-    names = _readable(values, stored)
+    names = _readable(values, stored, matches.root)
     misfits = {node: key for node, key in matches.keys.items()
                if node in needed and key in values and not fits(needed[node], values[key])}  # fmt: skip
     missing = {node: variable for node, variable in needed.items() if matches.keys.get(node) not in values}
@@ -51,6 +51,7 @@ def differences(objects: LiveObjects, matches: LiveMatches, values: Mapping[str,
         return []
     lines = _summary(needed, names, missing)
     lines += _left_out(objects, missing, stored)
+    lines += _other_sizes([(needed[node], values[key]) for node, key in misfits.items()])
     lines += _cut([_misfit(needed[node], key, values[key]) for node, key in misfits.items()], "other shapes")
     lines += _cut([_missing(variable, rest, values) for variable in missing.values()], "missing variables")
     lines += _cut([f"only in the checkpoint: {_stored(key, name, values[key])}" for key, name in rest.items()],
@@ -58,17 +59,20 @@ def differences(objects: LiveObjects, matches: LiveMatches, values: Mapping[str,
     return lines
 
 
-def _readable(values: Mapping[str, Tensor], stored: TrackableObjectGraph | None) -> dict[str, str]:
+def _readable(values: Mapping[str, Tensor], stored: TrackableObjectGraph | None, root: str | None) -> dict[str, str]:
     """Return the checkpoint's variables without what only training needs: key -> a name for people."""
     if stored is None:
         return {key: key for key, tensor in values.items()
                 if tensor.dtype is not DType.string and not key.endswith((*_SLOTS, EMA_SUFFIX))
                 and key.rpartition("/")[2] not in _STATE}  # fmt: skip
     view = StoredView(stored)
+    top = view.follow_path(root) if root is not None else None
+    below = None if top is None else set(view.keys_below(top))
     said = {node: (key, name) for node, key, name in view.stored_variables()}
     slots = find_slots(stored.nodes, {node: name for node, (_, name) in said.items()})
-    return {key: name or key.removesuffix(VALUE_KEY) for node, (key, name) in said.items()
-            if key in values and node not in slots and not _is_state(key)}  # fmt: skip
+    kept = {key: name or key.removesuffix(VALUE_KEY) for node, (key, name) in said.items()
+            if key in values and node not in slots}  # fmt: skip
+    return {key: name for key, name in kept.items() if (key in below if below is not None else not _is_state(key))}
 
 
 def _is_state(key: str) -> bool:
@@ -122,9 +126,19 @@ def _left_out(objects: LiveObjects, missing: Mapping[str, LiveVariable],
             "saves them"]  # fmt: skip
 
 
+def _other_sizes(pairs: Sequence[tuple[LiveVariable, Tensor]]) -> list[str]:
+    """Say it once where all shapes differ in the same way."""
+    shapes = [(variable.shape.dims or (), tensor.shape) for variable, tensor in pairs]
+    sizes = {size for one, other in shapes for size in zip(one, other, strict=False) if size[0] != size[1]}
+    if len(pairs) < 2 or len(sizes) != 1 or any(len(one) != len(other) for one, other in shapes):
+        return []
+    mine, theirs = sizes.pop()
+    return [f"where the code has the size {mine}, the checkpoint has {theirs}"]
+
+
 def _misfit(variable: LiveVariable, key: str, tensor: Tensor) -> str:
     return (f"{label(variable)}: the code has {_kind(variable.dtype, variable.shape)}, "
-            f"the checkpoint {_kind(tensor.dtype, tensor.shape)} ({key!r})")  # fmt: skip
+            f"the checkpoint {_kind(tensor.dtype, tensor.shape)} ({key.removesuffix(VALUE_KEY)!r})")  # fmt: skip
 
 
 def _missing(variable: LiveVariable, rest: Mapping[str, str], values: Mapping[str, Tensor]) -> str:
@@ -144,8 +158,8 @@ def _nearest(name: str, rest: Mapping[str, str]) -> list[str]:
 
 
 def _stored(key: str, name: str, tensor: Tensor) -> str:
-    said = f" ({name})" if name not in (key, key.removesuffix(VALUE_KEY)) else ""
-    return f"{key!r}{said} {_kind(tensor.dtype, tensor.shape)}"
+    path = key.removesuffix(VALUE_KEY)
+    return f"{name} {_kind(tensor.dtype, tensor.shape)}" + (f" ({path!r})" if path != name else "")
 
 
 def _kind(dtype: DType, shape: Shape | Sequence[int]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tfthaw.errors import NotFoundError, RestoreError
 from tfthaw.ir.live_objects import TRAINED, LiveObjects, LiveVariable
-from tfthaw.ir.object_graph import TrackableObjectGraph
+from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
 from tfthaw.restore.live_name_keys import drifted_names, keys_by_names
 from tfthaw.restore.live_walk import StoredView, Walked, walk_together
 from tfthaw.tensors import Tensor
@@ -38,6 +38,8 @@ class LiveMatches:
         places: live object's position -> checkpoint key, of all variables that have one; those that no output reaches
             are matched as far as nothing stands in the way.
         root: The path of the object in the checkpoint that the live root is there; None for checkpoints by names.
+        unused: Keys of variables that are the model's own in the checkpoint and that the code does not have, such as
+            those of one layer more.
         notes: What was concluded from less than equal paths.
     """
 
@@ -45,6 +47,7 @@ class LiveMatches:
     reasons: dict[str, str] = field(default_factory=dict)
     places: dict[int, str] = field(default_factory=dict)
     root: str | None = None
+    unused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -128,21 +131,19 @@ class _Matcher:
         paths = view.paths(_MOST_DEEP)
         chosen = [_root_at(view, root, self._path)] if root is not None else list(paths)
         walks = self._walks(view, chosen)
-        if not walks:
-            return
-        best = self._best(view, walks, paths)
-        complete = len(self._fitting(best)) == len(self._needed)
-        if not complete and root is None and not self._is_trackable_root():
+        best = self._best(walks, paths) if walks else None
+        is_complete = best is not None and len(self._fitting(best)) == len(self._needed)
+        if not is_complete and root is None and self._is_container():
             self._apart(view, paths)
-        else:
+        elif best is not None:
             self._take_walk(best)
             self._found.root = root if root is not None else paths.get(best.root, "")
             if best.root and root is None and self._found.root != "model":
                 self._found.notes.append(f"the model is {self._found.root!r} in the checkpoint")
 
-    def _is_trackable_root(self) -> bool:
-        """Whether the live root is an object of its own, and not what Python holds several in."""
-        return bool(self._objects.keras) or self._objects.nodes[0].class_name not in ("dict", "list", "tuple")
+    def _is_container(self) -> bool:
+        """Whether the code returned objects in a list, dict or plain object of Python's, which no checkpoint has."""
+        return bool(self._objects.nodes) and self._objects.nodes[0].is_inner
 
     def _walks(self, view: StoredView, roots: list[int], start: int = 0) -> list[Walked]:
         """Walk from every object of the checkpoint that has a name in common with the live one."""
@@ -167,7 +168,7 @@ class _Matcher:
         tensor = self._values.get(key)
         return tensor is not None and fits(variable, tensor)
 
-    def _best(self, view: StoredView, walks: list[Walked], paths: Mapping[int, str]) -> Walked:
+    def _best(self, walks: list[Walked], paths: Mapping[int, str]) -> Walked:
         """Return the walk that found the most; the root itself wins over what hangs on it.
 
         Raises:
@@ -176,11 +177,13 @@ class _Matcher:
         found = [(walk, self._fitting(walk)) for walk in walks]
         most = max(len(keys) for _, keys in found)
         ties = [(walk, keys) for walk, keys in found if len(keys) == most]
-        first, first_keys = ties[0]
-        others = [walk for walk, keys in ties[1:] if keys != first_keys]
-        if first.root == 0 or not most or not others:
+        different: dict[tuple[tuple[str, str], ...], Walked] = {}
+        for walk, keys in ties:
+            different.setdefault(tuple(sorted(keys.items())), walk)
+        first = ties[0][0]
+        if first.root == 0 or not most or len(different) == 1:
             return first
-        names = [repr(paths.get(walk.root, "")) for walk in (first, *others)]
+        names = [repr(paths.get(walk.root, "")) for walk in different.values()]
         raise RestoreError(
             f"{len(names)} objects of the checkpoint could be the model, with other values each: {', '.join(names)}",
             path=self._path, hint=_HINT_ROOT,
@@ -192,7 +195,7 @@ class _Matcher:
         for name, child in self._objects.nodes[0].children.items():
             walks = self._walks(view, list(paths), child)
             if walks:
-                best = self._best(view, walks, paths)
+                best = self._best(walks, paths)
                 roots[name] = paths.get(best.root, "")
                 self._take_walk(best)
         if len(set(roots.values())) < len(roots):
@@ -207,6 +210,7 @@ class _Matcher:
         for place, keys in walk.contested.items():
             if self._id(place) not in self._found.keys:
                 self._contested[self._id(place)] = keys
+        self._found.unused += walk.unused
 
     def _fits_or_is_needed(self, place: int, key: str) -> bool:
         """Whether to take a key: of what is needed also one that does not fit, since that is to be told."""
@@ -263,8 +267,8 @@ class _Matcher:
                     self._take(self._id(each), key, "trained")
                     taken += 1
             if taken:
-                self._found.notes.append(f"{taken} variables, of layers that Keras 3 leaves out of checkpoints, took "
-                                          "the values that the optimizer trained, by their order")  # fmt: skip
+                self._found.notes.append(f"{taken} variables are in the checkpoint only as what the optimizer trained; "
+                                         "they were found by their order there")  # fmt: skip
             return
 
     def _is_likely(self, place: int, key: str, name: str) -> bool:
@@ -293,6 +297,8 @@ class _Matcher:
             key = found.keys.get(self._id(place)) if item.variable is not None else None
             if key is not None and self._id(place) not in self._contested:
                 found.places[place] = key
+        used = set(found.keys.values())
+        found.unused = [key for key in dict.fromkeys(found.unused) if key not in used and key in self._values]
         found.keys = {name: key for name, key in found.keys.items() if self._variables[name].node}
         found.reasons = {name: found.reasons[name] for name in found.keys}
         return found
@@ -305,7 +311,7 @@ def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
     Args:
         variables: node -> the variable.
         values: The keys that there are.
-        renames: key -> a variable's node or any of its names.
+        renames: key, with or without the ending of object-based ones -> a variable's node or any of its names.
 
     Returns:
         node -> key, and what is wrong with the map, as sentences. What names no variable is left to the plan.
@@ -316,7 +322,8 @@ def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
             owners.setdefault(name, []).append(node)
     found: dict[str, str] = {}
     problems = []
-    for key, target in renames.items():
+    for said, target in renames.items():
+        key = f"{said}{VALUE_KEY}" if said not in values and f"{said}{VALUE_KEY}" in values else said
         nodes = [target] if target in variables else owners.get(target, [])
         if len(nodes) > 1:
             problems.append(f"map: {target!r} is the name of {len(nodes)} variables: {', '.join(nodes)}")
@@ -350,10 +357,8 @@ def _root_at(view: StoredView, root: str, path: str | None) -> int:
     Raises:
         NotFoundError: There is none.
     """
-    here = 0
-    for name in [part for part in root.split("/") if part not in ("", ".")]:
-        children = view.children(here)
-        if name not in children:
-            raise NotFoundError.named("object", name, children, path=path, where=f"checkpoint root {root!r}")
-        here = children[name]
-    return here
+    found = view.follow_path(root)
+    if found is None:
+        known = view.paths(_MOST_DEEP).values()
+        raise NotFoundError.named("object", root, [name for name in known if name], path=path)
+    return found

@@ -15,7 +15,7 @@ Source: restore.py of tensorflow/python/checkpoint; functional.py of both Keras 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -40,12 +40,14 @@ class Walked:
         keys: live variable's position -> checkpoint key.
         exact: The positions that were found along the same names.
         contested: live variable's position -> the keys that different ways lead to.
+        unused: Keys of variables that the checkpoint has in objects that were found, and the live ones have not.
     """
 
     root: int
     keys: dict[int, str] = field(default_factory=dict)
     exact: set[int] = field(default_factory=set)
     contested: dict[int, list[str]] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
 
 
 class StoredView(ObjectView):
@@ -75,16 +77,30 @@ class StoredView(ObjectView):
 
     def has_variables(self, node: int) -> bool:
         """Whether an object is a variable or has one below it, apart from what only training needs."""
-        pending, seen = [node], {node}
+        return bool(self.keys_below(node))
+
+    def keys_below(self, node: int, but: Container[int] = ()) -> list[str]:
+        """Return the keys of all variables of an object, apart from what only training needs.
+
+        Args:
+            node: The object.
+            but: Objects to leave out, with what only they hold.
+        """
+        keys, pending, seen = [], [node], {node}
         while pending:
             here = pending.pop()
-            if self.key(here) is not None:
-                return True
+            key = self.key(here)
+            if key is not None:
+                keys.append(key)
             for name, child in self.children(here).items():
-                if name not in ASIDE and child not in seen:
+                if name not in ASIDE and child not in seen and child not in but:
                     seen.add(child)
                     pending.append(child)
-        return False
+        return keys
+
+    def follow_path(self, path: str) -> int | None:
+        """Return the object at a path of names with slashes between; an empty one and `.` are the root."""
+        return self.follow(0, tuple(part for part in path.split("/") if part not in ("", ".")))
 
     def stored_variables(self) -> Iterator[tuple[int, str, str]]:
         """Yield each variable: the object, its checkpoint key, and what Python called it."""
@@ -145,7 +161,25 @@ def walk_together(objects: LiveObjects, view: StoredView, root: int, start: int 
                 result.exact.add(place)
         elif keys:
             result.contested[place] = keys
+    result.unused = _unused(view, others, start)
     return result
+
+
+def _unused(view: StoredView, partners: Mapping[int, list[int]], start: int) -> list[str]:
+    """Return the keys of variables below objects that were found, where nothing was found for them.
+
+    What hangs on the root itself may be anything that was saved with the model; only its numbered layers are its own.
+    """
+    found = {node for nodes in partners.values() for node in nodes}
+    result: dict[str, None] = {}
+    for place, nodes in partners.items():
+        for node in nodes:
+            layers = view.numbered(node)
+            owned = layers if place == start else {**view.children(node), **layers}
+            for name, child in owned.items():
+                if name not in ASIDE and child not in found:
+                    result.update(dict.fromkeys(view.keys_below(child, found)))
+    return list(result)
 
 
 class _Step(NamedTuple):

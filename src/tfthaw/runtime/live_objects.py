@@ -91,6 +91,7 @@ class _Collector:
         if isinstance(root, _CONTAINERS) or not isinstance(root, self._trackable):
             parts = _items(root) if isinstance(root, _CONTAINERS) else vars(root) if hasattr(root, "__dict__") else {}
             top = self._add(root, None)
+            self._objects[top].is_inner = True
             self._link(top, {name: value for name, value in parts.items() if self._is_part(value)})
         else:
             self._add(root, None)
@@ -147,7 +148,8 @@ class _Collector:
             found: dict[str, Any] = self._tf.train.TrackableView.children(value)
         except (ValueError, TypeError, NotImplementedError) as error:  # a list that was changed behind its wrapper
             raise UnsupportedError(
-                f"checkpoints of TensorFlow cannot hold this {type(value).__name__}: {error}"
+                f"checkpoints of TensorFlow cannot hold this {type(value).__name__}: {str(error).splitlines()[0][:300]}",
+                hint="items of lists and dicts in a model may be added, never replaced or taken away",
             ) from error
         return found
 
@@ -266,7 +268,8 @@ class _Collector:
             held = value.value
         else:
             return None
-        node = self._node_of.get(id(held), "")
+        # mixed precision in Keras 2 wraps the variable that functions capture
+        node = self._node_of.get(id(held)) or self._node_of.get(id(getattr(held, "_variable", None)), "")
         ancestors: list[str] = []
         owner = None
         parent = self._parents.get(place)
