@@ -180,7 +180,7 @@ def test_a_saver_in_either_form(saved, freeze, form):
     assert freeze(**flags, output_node_names="out").variables == 2
 
 
-@pytest.mark.parametrize("source", ["graph", "meta", "saved model"])
+@pytest.mark.parametrize("source", ["graph", "meta"])
 def test_outputs_are_compared_where_that_is_asked_for(saved, freeze, source):
     done = freeze(**saved("dense", True).flags(source), output_node_names="out", verify="outputs").verified["outputs"]
     assert done["done"]

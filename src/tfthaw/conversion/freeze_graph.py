@@ -31,7 +31,7 @@ from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, input_specs, prepare
 from tfthaw.conversion.result import ConversionResult, Verified
 from tfthaw.conversion.values import plan_loosely
-from tfthaw.errors import NotFoundError, RestoreError, UnsupportedError, UsageError
+from tfthaw.errors import NotFoundError, RestoreError, UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
 from tfthaw.ir.attrs import Attr, AttrList
@@ -42,6 +42,7 @@ from tfthaw.ir.nodes import Node
 from tfthaw.ir.types import count_of, output_dtype
 from tfthaw.ir.variables import VARIABLE_OPS, variable_name
 from tfthaw.passes.called_functions import called_function
+from tfthaw.restore.saved_names import saved_names
 from tfthaw.serde.artifacts import open_artifact
 from tfthaw.tensors import Tensor
 from tfthaw.verify.proofs import OutputProof, WeightProof
@@ -125,7 +126,8 @@ def freeze_graph(flags: FreezeFlags, *, verify: str = "weights", progress: Progr
             raise UsageError(NO_OUTPUTS)
         if not flags.output_graph:
             raise UsageError("--output_graph says where the frozen graph goes")
-        job, frozen = _frozen(flags, sources, [TensorName.parse(name).node for name in wanted], progress)
+        with naming(sources.artifact.path):
+            job, frozen = _frozen(flags, sources, [TensorName.parse(name).node for name in wanted], progress)
 
         def check(written: Path) -> None:
             job.weights = _prove_weights(job, written, early)
@@ -182,6 +184,10 @@ def _frozen(
                 PARTITIONED, problems=error.missing, path=error.path,
                 hint="or give the .meta of the training run with --input_meta_graph, which says where the parts lie",
             ) from error  # fmt: skip
+        error.hint = (
+            "give the checkpoint that belongs to this graph; what is in none may be set to a constant by a node of the "
+            "graph: --initializer_nodes"
+        )
         raise
     _say_kept(job, frozen)
     frozen = replace(frozen, graph=_with_every_output(frozen.graph, prepared, index, tensors))
@@ -231,17 +237,23 @@ def _kept_variables(flags: FreezeFlags, sources: Sources) -> frozenset[str]:
 
 
 def _exact_names(sources: Sources) -> dict[str, str]:
-    """Return checkpoint key -> variable where both have one name, for a graph that has no Saver of its own choice.
+    """Return checkpoint key -> variable where both have one name, for a graph whose Saver is not known.
 
-    TensorFlow's script restores a GraphDef so. The restore nodes in such a graph may belong to anything, such as a warm
-    start from another model.
+    TensorFlow's script restores a GraphDef so, whatever its restore nodes say; a note tells of other keys.
     """
     if sources.model.saver is not None or sources.is_saved_model:
         return {}
-    values = sources.model.values
-    return {
-        node.name: node.name for node in sources.model.graph.nodes if node.op in VARIABLE_OPS and node.name in values
-    }
+    nodes, values = sources.model.graph.nodes, sources.model.values
+    names = {node.name: node.name for node in nodes if node.op in VARIABLE_OPS and node.name in values}
+    saved = saved_names(GraphIndex(nodes)) if names else {}
+    others = [f"{name} ({saved[name].key})" for name in names if name in saved and saved[name].key not in (name, "")]
+    if others:
+        said = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        sources.notes.append(
+            f"variables took the values of their own names, though restore nodes of the graph say other keys: {said}; "
+            "--input_meta_graph or --input_saver goes by the Saver"
+        )
+    return names
 
 
 def _lost_parts(error: RestoreError, values: Mapping[str, Tensor]) -> bool:

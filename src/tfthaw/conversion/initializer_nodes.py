@@ -57,13 +57,15 @@ def assigned_by(prepared: Prepared, names: Sequence[str]) -> dict[str, Tensor]:
             continue
         value = constants.get(variable.node)
         is_restored = _is_restored(plan, variable)
-        why = _objection(variable, value, writers[variable.node]) if is_restored or value is not None else None
-        if why:
+        if value is None and not is_restored:
+            continue  # it is missing then, which is told with all others
+        why = _objection(variable, value, writers[variable.node], is_restored=is_restored)
+        if why or value is None:
             problems.append(why)
-        elif value is not None:
-            assigned[variable.node] = value
-            instead = " instead of that of the checkpoint" if is_restored else ", which the checkpoint does not hold"
-            prepared.notes.append(f"{variable.name} has the value that {writers[variable.node][0]} gives it{instead}")
+            continue
+        assigned[variable.node] = value
+        instead = " instead of that of the checkpoint" if is_restored else ", which the checkpoint does not hold"
+        prepared.notes.append(f"{variable.name} has the value that {writers[variable.node][0]} gives it{instead}")
     if problems:
         raise UnsupportedError(
             f"running {', '.join(names)} would undo the restore", problems=problems, path=prepared.path,
@@ -78,11 +80,11 @@ def _is_restored(plan: Plan, variable: Variable) -> bool:
     return match is not None and match.reason != "initial"
 
 
-def _objection(variable: Variable, value: Tensor | None, writers: Sequence[str]) -> str | None:
-    """Return why a variable may not take what a node gives it, or None."""
+def _objection(variable: Variable, value: Tensor | None, writers: Sequence[str], *, is_restored: bool) -> str:
+    """Return why a variable may not take what a node gives it, or an empty text."""
     if value is None:
         return f"{variable.name} would be set by {', '.join(writers)} to what is no constant"
-    if f"{variable.node}/Assign" in writers:
+    if is_restored and f"{variable.node}/Assign" in writers:
         return f"{variable.name} would get back its initial value from {variable.node}/Assign"
     dims = variable.shape.dims
     fits = dims is None or (
@@ -91,4 +93,4 @@ def _objection(variable: Variable, value: Tensor | None, writers: Sequence[str])
     )
     if not fits or value.dtype is not variable.dtype.base:
         return f"{variable.name} would be set to {value.dtype.name}{list(value.shape)}, which does not fit it"
-    return None
+    return ""
