@@ -214,7 +214,13 @@ def _fill_tables(prepared: Prepared, wanted: list[TensorName]) -> None:
         filled = fill_tables(prepared.graph, wanted)
     except UnsupportedError:
         index = GraphIndex(prepared.graph.nodes)
-        filled_from_outside = any(fillers(index, index.reach([name.node for name in wanted])).values())
+        needed = fillers(index, index.reach([name.node for name in wanted]))
+        run = index.reach(prepared.options.targets)
+        if run and all(any(node.name in run for node in nodes) for nodes in needed.values()):
+            said = ", ".join(prepared.options.targets)
+            prepared.notes.append(f"lookup tables are empty until {said} is run, as in the source: {', '.join(needed)}")
+            return
+        filled_from_outside = any(needed.values())
         holds_values = bool(variable_nodes(prepared.graph) or prepared.values)  # a checkpoint may fill tables too
         if holds_values or filled_from_outside or prepared.options.to != "frozen-graph":
             raise
