@@ -23,7 +23,7 @@ from tfthaw.ir.signatures import (
 )
 from tfthaw.ir.types import output_dtype
 from tfthaw.ir.variables import VARIABLE_OPS
-from tfthaw.passes.prune import PLACEHOLDER_OPS, require_tensors
+from tfthaw.passes.prune import PLACEHOLDER_OPS, free_name, require_tensors
 
 _INTERNAL_SIGNATURES = (INIT_OP_SIGNATURE, TRAIN_OP_SIGNATURE)
 _NEVER_OUTPUTS = frozenset({
@@ -121,7 +121,7 @@ def select(
         UsageError: Nothing says what the outputs are, or several signatures could be meant.
     """
     if outputs:
-        return _by_names(model, inputs, outputs)
+        return _by_names(model, inputs, outputs, is_written=every)
     known = public_signatures(model)
     if signatures:
         chosen = _chosen(known, signatures)
@@ -185,7 +185,7 @@ def _by_signatures(signatures: Mapping[str, Signature]) -> Selection:
     return Selection(dict(signatures), inputs, outputs)
 
 
-def _by_names(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> Selection:
+def _by_names(model: Model, inputs: Sequence[str], outputs: Sequence[str], *, is_written: bool) -> Selection:
     index = GraphIndex(model.graph.nodes)
     wanted = {name: TensorName.parse(name) for name in outputs}
     require_tensors(index, wanted.values(), what="--outputs")
@@ -198,12 +198,21 @@ def _by_names(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> Se
             for node in model.graph.nodes
             if node.name in reached and node.op in PLACEHOLDER_OPS and node.op != "PlaceholderWithDefault"
         }
-    signature = Signature(inputs=_arguments(index, fed), outputs=_arguments(index, wanted))
+    signature = Signature(
+        inputs=_arguments(index, fed, is_written=is_written), outputs=_arguments(index, wanted, is_written=is_written)
+    )
     return Selection({DEFAULT_SIGNATURE: signature}, fed, wanted)
 
 
-def _arguments(index: GraphIndex, tensors: Mapping[str, TensorName]) -> dict[str, SignatureTensor]:
+def _arguments(
+    index: GraphIndex, tensors: Mapping[str, TensorName], *, is_written: bool
+) -> dict[str, SignatureTensor]:
     """Return tensors by their names as signature arguments.
+
+    Args:
+        index: The graph.
+        tensors: What the user calls each of them -> the tensor.
+        is_written: Whether the format has signatures; in others their names are seen by nobody.
 
     Raises:
         UsageError: Two tensors would have one name.
@@ -211,6 +220,8 @@ def _arguments(index: GraphIndex, tensors: Mapping[str, TensorName]) -> dict[str
     found: dict[str, SignatureTensor] = {}
     for name, tensor in tensors.items():
         argument, described = _argument(name), _described(index, tensor)
+        if not is_written:
+            argument = free_name(found, argument)
         other = found.setdefault(argument, described)
         if other.tensor != described.tensor:
             raise UsageError(
