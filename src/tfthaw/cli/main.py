@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "any artifact into any format it can become, proved",
     "diff": "two artifacts: tensors, graph, signatures",
     "freeze-graph": "TensorFlow's freeze_graph, flag for flag",
+    "export-inference-graph": "export a detection model, as the object detection API does",
     "demo": "a real model through the whole tool, on data that ships with it",
 }
 """Subcommand -> what it does; each is a module of this folder (`-` is `_`) with `add_arguments` and `run`."""
