@@ -113,8 +113,7 @@ def _variable_behind(index: GraphIndex, text: str) -> str | None:
 
 def _read(index: GraphIndex, variable: str, extra: dict[str, Node]) -> str:
     """Return the tensor that reads a variable, adding the nodes to `extra`."""
-    node = index.nodes[variable]
-    extra[variable] = node
+    node = extra[variable] = replace(index.nodes[variable], device="")  # as the rest of what is being exported
     if node.op != "VarHandleOp":
         return variable
     name = f"{variable}/inference_read"
