@@ -229,7 +229,7 @@ FAILURES = (
     ),
     KnownFailure(
         r"only (supported|available|compatible) (in|with|when)[^.]{0,20}eager|You must enable eager execution|"
-        r"is not supported in graph mode",
+        r"only supports `?\w+`? in eager|is not supported in graph mode",
         "the code needs eager execution, and something in it has switched that off",
         "take disable_eager_execution() and disable_v2_behavior() out",
     ),
