@@ -143,7 +143,7 @@ class _Builder:
         if outside.dtype == tf.variant or not hasattr(outside, "numpy"):
             self.problems.append(f"a {outside.dtype.name} tensor {outside.shape} is captured")
             return tf.constant(0)
-        asset = _owner(outside, "Asset", "asset_path")
+        asset = _owner(outside, "Asset", "_path")
         constant = tf.constant(outside.numpy(), dtype=outside.dtype, name="asset_path" if asset else "captured")
         if asset is not None:
             self.built.assets[constant.name] = outside.numpy().decode()
@@ -230,8 +230,6 @@ class _Renamed:
         self.message = message
         self.names = [node.name for node in message.node]
         self._renames: dict[str, str] = {}
-        if any("_class" in node.attr for node in message.node):  # it says beside which node another one is placed
-            return
         if doubled_scopes:
             self._renames = _single_scopes(self.names)
         nodes = {*(self.node(name) for name in self.names), *others}
@@ -248,6 +246,8 @@ class _Renamed:
         for node in message.node:
             node.name = self.node(node.name)
             node.input[:] = [f"^{self.node(text[1:])}" if text[:1] == "^" else self.tensor(text) for text in node.input]
+            # it says beside which node another one is placed: captured handles, which are variables of the graph now
+            node.attr.pop("_class", None)
 
     def node(self, name: str) -> str:
         """Return what a node is called now."""

@@ -110,7 +110,7 @@ class FunctionModel:
             try:
                 results = self._call(endpoint, [inputs[tensor.name] for tensor in fed.values()], values, held)
             except (self._tf.errors.OpError, ValueError, TypeError) as error:
-                raise RuntimeFailure(f"the live model does not run: {str(error)[:500]}") from error
+                raise RuntimeFailure(f"the live model does not run: {_shortened(error)}") from error
             computed = dict(zip(endpoint.outputs, results, strict=True))
             found.update((tensor, computed[name].numpy()) for tensor, name in wanted.items())
         return {tensor: found[tensor] for tensor in outputs}
@@ -175,7 +175,7 @@ class GraphModel:
                             session.run(assign, {assign.inputs[1]: values[variable.op.name].numpy()})
                 results = session.run(list(outputs), dict(inputs))
         except (self._tf.errors.OpError, ValueError, TypeError, KeyError) as error:
-            raise RuntimeFailure(f"the live graph does not run: {str(error)[:500]}") from error
+            raise RuntimeFailure(f"the live graph does not run: {_shortened(error)}") from error
         return dict(zip(outputs, results, strict=True))
 
     def run_artifacts(self, attempts: Sequence[Sequence[Run]]) -> Answer:
@@ -185,6 +185,13 @@ class GraphModel:
     def close(self) -> None:
         """Let go of the graph."""
         self._graph = None
+
+
+def _shortened(error: Exception) -> str:
+    """Return what an exception says at its end: TensorFlow puts the whole traceback of a node in front."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in reversed(lines) if not line.startswith("[")), "")
+    return f"{type(error).__name__}: {said[:300]}"
 
 
 def dtype_of(value: Any) -> DType:

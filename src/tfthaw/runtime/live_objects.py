@@ -147,8 +147,9 @@ class _Collector:
         try:
             found: dict[str, Any] = self._tf.train.TrackableView.children(value)
         except (ValueError, TypeError, NotImplementedError) as error:  # a list that was changed behind its wrapper
+            said = str(error).partition("\n")[0][:300]
             raise UnsupportedError(
-                f"checkpoints of TensorFlow cannot hold this {type(value).__name__}: {str(error).splitlines()[0][:300]}",
+                f"checkpoints of TensorFlow cannot hold this {type(value).__name__}: {said}",
                 hint="items of lists and dicts in a model may be added, never replaced or taken away",
             ) from error
         return found

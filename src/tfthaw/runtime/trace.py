@@ -18,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tfthaw.errors import TfthawError, UsageError
+from tfthaw.errors import TfthawError, UnsupportedError, UsageError
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.live_objects import LiveObjects, LiveVariable
 from tfthaw.ir.signatures import DEFAULT_SIGNATURE
 from tfthaw.runtime.cheap_variables import cheap_initial_values
+from tfthaw.runtime.constants import doubtful_constants, python_nodes, reached_nodes
 from tfthaw.runtime.endpoints import Endpoint, Request, find_endpoints, is_function
 from tfthaw.runtime.explain import checked_result, explain, needs_graph_mode
 from tfthaw.runtime.function_graphs import build_graph, captured_variables
@@ -49,21 +50,55 @@ def trace(target: Any, request: Request, folder: Path, *, is_own_process: bool =
         RuntimeFailure: The code raises, or TensorFlow does while it is traced.
     """
     tf = import_tensorflow("trace the model's code")
-    code = request.code
     if not _is_builder(tf, target, request):
         return _trace_object(tf, target, request, folder)
+    live = _build(tf, target, request, folder, is_own_process)
+    doubtful = _doubtful(tf, live)
+    if doubtful:
+        again = folder / "again"
+        again.mkdir()
+        other = _build(tf, target, request, again, is_own_process)
+        _refuse_chance(doubtful, _doubtful(tf, other), request)
+        other.close()
+    return live
+
+
+def _build(tf: Any, builder: Callable[[], Any], request: Request, folder: Path, is_own_process: bool) -> LiveModel:
+    """Call a builder and trace what it gives, in eager mode or, where it needs that, in a graph."""
     with fresh_keras_names():
         if tf.executing_eagerly():
             try:
                 with cheap_initial_values() if is_own_process else contextlib.nullcontext():
-                    result = target()
+                    result = builder()
             except Exception as error:
                 if not needs_graph_mode(error):
-                    raise explain(error, code, "build the model") from error
+                    raise explain(error, request.code, "build the model") from error
             else:
                 if not _is_computed(tf, result):
                     return _trace_object(tf, checked_result(result, request.code), request, folder)
-        return _trace_graph(tf, target, request, folder)
+        return _trace_graph(tf, builder, request, folder)
+
+
+def _doubtful(tf: Any, live: LiveModel) -> dict[str, bytes]:
+    """Return the constants of what was traced that could be chance."""
+    message = tf.compat.v1.MetaGraphDef.FromString(live.traced.path.read_bytes())
+    outputs = [item.name for signature in message.signature_def.values() for item in signature.outputs.values()]
+    return doubtful_constants(tf, reached_nodes(message.graph_def, outputs)) if outputs else {}
+
+
+def _refuse_chance(found: Mapping[str, bytes], again: Mapping[str, bytes], request: Request) -> None:
+    """Refuse constants that came out differently when the code ran once more.
+
+    Raises:
+        UnsupportedError: With each of them.
+    """
+    changed = [name for name, values in found.items() if again.get(name, values) != values]
+    if changed:
+        raise UnsupportedError(
+            "the code computes constants that come out differently each time it runs; the trained model had others, "
+            "and no checkpoint holds them", problems=changed, path=request.code,
+            hint="seed what computes them as the training did, or make them variables (trainable=False) and train anew",
+        )  # fmt: skip
 
 
 def _is_builder(tf: Any, target: Any, request: Request) -> bool:
@@ -139,7 +174,7 @@ def _trace_object(tf: Any, target: Any, request: Request, folder: Path) -> LiveM
     nodes = {id(variable): names[number] for number, variable in enumerate(variables)}
     built = build_graph(tf, endpoints, nodes, code=code, doubled_scopes=_generation(target) == 3)
     traced.assets = built.assets
-    _write(tf, built.graph, built.signatures, traced.path)
+    _write(tf, built.graph, built.signatures, traced)
     return FunctionModel(tf, traced, target, endpoints, built.signatures, nodes)
 
 
@@ -237,8 +272,7 @@ def _trace_graph(tf: Any, builder: Callable[[], Any], request: Request, folder: 
                      bool(variable.trainable))
         for variable in sorted(every, key=lambda item: item.op.name)
     ]  # fmt: skip
-    traced.assets = {tensor.name: "" for tensor in graph.get_collection("asset_filepaths")}
-    _write(tf, graph, signatures, traced.path)
+    _write(tf, graph, signatures, traced)
     return GraphModel(tf, traced, graph)
 
 
@@ -252,8 +286,14 @@ def _graph_mode(tf: Any) -> Iterator[Any]:
         yield graph
 
 
-def _write(tf: Any, graph: Any, signatures: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]], path: Path) -> None:
-    """Write the MetaGraph of a graph."""
+def _write(
+    tf: Any, graph: Any, signatures: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]], traced: Traced
+) -> None:
+    """Write the MetaGraph of a graph.
+
+    Raises:
+        UnsupportedError: It calls back into Python.
+    """
     v1 = tf.compat.v1
     with quiet(), graph.as_default():
         savers = graph.get_collection(v1.GraphKeys.SAVERS)
@@ -267,4 +307,13 @@ def _write(tf: Any, graph: Any, signatures: Mapping[str, tuple[Mapping[str, Any]
                     v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
                 )
             )
-    path.write_bytes(message.SerializeToString())
+    reached = reached_nodes(message.graph_def, [item.name for _, outputs in signatures.values() for item in outputs.values()])
+    called = python_nodes(message.graph_def, reached if signatures else ())
+    if called:
+        raise UnsupportedError(
+            "the model calls back into Python (tf.py_function, tf.numpy_function), which no artifact can hold",
+            problems=called, hint="write that part with TensorFlow's ops, or leave it out of what is exported",
+        )  # fmt: skip
+    for tensor, file in traced.assets.items():
+        message.asset_file_def.add(filename=Path(file).name).tensor_info.name = tensor
+    traced.path.write_bytes(message.SerializeToString())
