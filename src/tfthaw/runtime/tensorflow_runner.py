@@ -125,11 +125,12 @@ def _run(
 def _configuration(tf: Any) -> Any:
     """Return the configuration of a session that runs a graph once and as it is written.
 
-    Grappler would rewrite the graph before its first run. Each of its passes copies every constant: a frozen graph of
-    500 MB took 30 s and 8 GB for it, and 4 s and 3 GB without.
+    TensorFlow would rewrite the graph before its first run: Grappler, whose passes copy every constant, and the folding
+    of constants. For a frozen graph of 500 MB that takes six times as long as all the rest, and twice the memory.
     """
     configuration = tf.compat.v1.ConfigProto(allow_soft_placement=True)
     configuration.graph_options.rewrite_options.disable_meta_optimizer = True
+    configuration.graph_options.optimizer_options.opt_level = tf.compat.v1.OptimizerOptions.L0
     return configuration
 
 
