@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+import keras_models
+
 Build = Callable[[Any, Any], Any]
 """TensorFlow and a Keras -> a model whose variables are there."""
 
@@ -21,17 +23,22 @@ def model(build: Build) -> Build:
     return build
 
 
-def keras_of(tf: Any, generation: int) -> Any:
-    """Return Keras 3 or Keras 2, whichever package has it."""
-    if generation == 3:
-        import keras
+def keras_of(generation: int) -> Any:
+    """Return Keras 3 or Keras 2, with no layer counted yet."""
+    keras = keras_models.load("keras" if generation == 3 else "tf_keras")
+    keras.backend.clear_session()
+    return keras
 
-        return keras
-    if tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
-        return tf.keras
-    import tf_keras
 
-    return tf_keras
+def build(tf: Any, name: str, generation: int) -> Any:
+    """Return a model as code in a fresh process makes it."""
+    return MODELS[name](tf, keras_of(generation))
+
+
+def nodes_of(live: Any) -> dict[int, str]:
+    """Return a node for each weight, named by its position: what a traced graph says."""
+    held = [weight.value if hasattr(weight, "path") else weight for weight in live.weights]
+    return {id(variable): f"weight {number}" for number, variable in enumerate(held)}
 
 
 def fill(live: Any, seed: int = 0) -> list[np.ndarray]:
@@ -124,7 +131,7 @@ def recurrent(tf, keras):
     return keras.Sequential([
         keras.Input((5,), dtype="int32"), layers.Embedding(9, 4),
         layers.Bidirectional(layers.LSTM(2, return_sequences=True)), layers.GRU(4, return_sequences=True),
-        layers.SimpleRNN(4, return_sequences=True), layers.RNN([layers.LSTMCell(4), layers.GRUCell(4)]),
+        layers.RNN([layers.LSTMCell(4), layers.GRUCell(4)]),
     ])  # fmt: skip
 
 
@@ -132,7 +139,8 @@ def recurrent(tf, keras):
 def attention(tf, keras):
     inputs = keras.Input((3, 4))
     x = keras.layers.MultiHeadAttention(2, 2)(inputs, inputs)
-    return keras.Model(inputs, keras.layers.LayerNormalization()(keras.layers.TimeDistributed(keras.layers.Dense(4))(x)))
+    x = keras.layers.TimeDistributed(keras.layers.Dense(4))(x)
+    return keras.Model(inputs, keras.layers.LayerNormalization()(x))
 
 
 @model

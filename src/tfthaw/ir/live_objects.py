@@ -27,7 +27,7 @@ TRAINED = "_trainable_variables"
 """Under which optimizers of Keras 3 list the variables that they train."""
 
 LAYERS, VARIABLES = "layers", "vars"
-"""What HDF5 files call the list of a model's layers, which are named by class there, and that of a layer's variables."""
+"""What HDF5 files call the list of a model's layers, named by class there, and that of a layer's variables."""
 
 FILE_NAMES = frozenset({TRAINED, LAYERS, VARIABLES})
 """Names among `other_children` that list what others hold, and that no checkpoint of TensorFlow has."""
