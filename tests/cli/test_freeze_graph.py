@@ -1,16 +1,20 @@
 """`tfthaw freeze-graph` on the demo model: spellings, messages, and what is refused. No TensorFlow is needed."""
 
+import argparse
 import json
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tfthaw
 from tfthaw import proto
+from tfthaw.cli.freeze_graph import add_arguments
+from tfthaw.conversion.freeze_graph import FROZEN_BEFORE, NO_OUTPUTS
 from tfthaw.proto.text import to_text
 
 OUTPUT = "probabilities"
@@ -356,3 +360,60 @@ def test_tensorflow_is_not_needed(flags):
     command = [sys.executable, "-c", code, "freeze-graph", *flags()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class TestPage:
+    """What docs/freeze-graph.md says of the flags is what there is."""
+
+    @pytest.fixture
+    def page(self):
+        return (Path(__file__).parents[2] / "docs" / "freeze-graph.md").read_text(encoding="utf-8")
+
+    def test_it_tells_of_every_flag_and_of_no_other(self, page):
+        table = page[page.index("| flag |") : page.index("`--json` prints")]
+        rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+        told = {flag for row in rows for flag in re.findall(r"`(--\w+)`", row)}
+        parser = argparse.ArgumentParser(add_help=False)
+        add_arguments(parser)
+        shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+        assert told == {flag for action in shown for flag in action.option_strings if "-" not in flag[2:]}
+
+    def test_its_command_runs(self, page, run, graph, demo, tmp_path, monkeypatch):
+        command = next(line for line in page.splitlines() if line.startswith("tfthaw freeze-graph "))
+        shutil.copy(graph, tmp_path / "graph.pbtxt")
+        for path in demo.glob("model.ckpt-1000.*"):
+            shutil.copy(path, tmp_path)
+        monkeypatch.chdir(tmp_path)
+        assert run(*command.replace("softmax", OUTPUT).split()[1:])[0] == 0
+
+    def test_its_messages_are_in_the_code(self, page):
+        flat = " ".join(page.split())
+        for said in (NO_OUTPUTS, FROZEN_BEFORE):
+            assert said in flat
+
+
+def test_a_saver_that_was_cut_gives_one_message(run, flags, tmp_path):
+    whole = proto.serialize(
+        proto.SaverDef(filename_tensor_name="save/Const:0", save_tensor_name="save/id:0", restore_op_name="save/gone")
+    )
+    for stop in range(1, len(whole)):
+        (tmp_path / "saver").write_bytes(whole[:stop])
+        assert str(tmp_path / "saver") in refusal(run, flags(input_saver=tmp_path / "saver"))
+
+
+def test_a_saver_whose_restore_op_is_not_there(run, flags, tmp_path):
+    (tmp_path / "saver").write_text('restore_op_name: "save/restore_al"', encoding="utf-8")
+    assert "no node 'save/restore_al'; near names: save/restore_all" in refusal(
+        run, flags(input_saver=tmp_path / "saver")
+    )
+
+
+def test_a_node_that_says_it_gives_more_than_there_can_be(run, flags, graph_def, graph):
+    function = graph_def.library.function.add()
+    function.signature.name = "many"
+    function.signature.output_arg.add(name="y", type_attr="T", number_attr="N")
+    node = graph_def.node.add(name="call", op="many")
+    node.attr["N"].i = 1 << 60
+    node.attr["T"].type = 1
+    graph.write_bytes(proto.serialize(graph_def))
+    assert "it says that it gives" in refusal(run, flags(output_node_names="call"))
