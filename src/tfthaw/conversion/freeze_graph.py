@@ -31,7 +31,7 @@ from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, input_specs, prepare
 from tfthaw.conversion.result import ConversionResult, Verified
 from tfthaw.conversion.values import plan_loosely
-from tfthaw.errors import NotFoundError, RestoreError, UnsupportedError, UsageError, naming
+from tfthaw.errors import LimitError, NotFoundError, RestoreError, UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
 from tfthaw.ir.attrs import Attr, AttrList
@@ -39,8 +39,9 @@ from tfthaw.ir.definitions import Definitions
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.nodes import Node
-from tfthaw.ir.types import count_of, output_dtype
+from tfthaw.ir.types import count_of
 from tfthaw.ir.variables import VARIABLE_OPS, variable_name
+from tfthaw.limits import DEFAULT_LIMITS
 from tfthaw.passes.called_functions import called_function
 from tfthaw.restore.saved_names import saved_names
 from tfthaw.serde.artifacts import open_artifact
@@ -190,7 +191,7 @@ def _frozen(
         )
         raise
     _say_kept(job, frozen)
-    frozen = replace(frozen, graph=_with_every_output(frozen.graph, prepared, index, tensors))
+    frozen = replace(frozen, graph=_with_every_output(frozen.graph, prepared, tensors))
     job.expected = constants
     job.others = {
         name: tensor
@@ -205,13 +206,19 @@ def _endpoints(graph: Graph, nodes: Sequence[Node]) -> tuple[list[str], list[str
 
     Of a call every tensor is named, because a call is replaced by what it calls; any other node stays with all that it
     gives.
+
+    Raises:
+        LimitError: A node gives more tensors than any graph has nodes.
     """
     definitions = Definitions(graph.functions)
-    tensors, targets = [], []
+    tensors: list[str] = []
+    targets: list[str] = []
     for node in nodes:
         found = definitions.find(node.op)
         count = None if found is None else count_of(node, found.outputs)
-        if count == 0:
+        if count is not None and count > DEFAULT_LIMITS.max_nodes:
+            raise LimitError(f"it says that it gives {count:,} tensors", where=f"node {node.name!r}")
+        if count is not None and count < 1:
             targets.append(node.name)
         elif count is not None and called_function(node, definitions) is not None:
             tensors += [str(TensorName(node.name, output)) for output in range(count)]
@@ -269,37 +276,26 @@ def _say_kept(job: _Job, frozen: Model) -> None:
         job.prepared.notes.append(f"still variables, without value: {said}")
 
 
-def _with_every_output(graph: Graph, prepared: Prepared, whole: GraphIndex, tensors: Sequence[str]) -> Graph:
+def _with_every_output(graph: Graph, prepared: Prepared, tensors: Sequence[str]) -> Graph:
     """Return a graph in which a call that was an output gives all that it gave, under its own name.
 
-    What a call of several tensors gave lies in nodes of their own after it was inlined.
+    After it was inlined, what a call gave lies in identities, one each, of which the first has the call's name.
     """
-    moved: dict[str, dict[int, TensorName]] = {}
+    calls: dict[str, list[TensorName]] = {}
     for name in map(TensorName.parse, tensors):
-        now = prepared.where(name)
-        if now != name or name.output:
-            moved.setdefault(name.node, {})[name.output] = now
-    if not any(now.node != node for node, outputs in moved.items() for now in outputs.values()):
-        return graph
-    nodes = []
-    for node in graph.nodes:
-        outputs = {output: now for output, now in moved.get(node.name, {}).items() if now.node != node.name}
-        data = [text for text in node.inputs if text[:1] != "^"]
-        if not outputs or node.op != "Identity" or len(data) != 1:
-            nodes.append(node)
+        calls.setdefault(name.node, []).append(name)
+    nodes = {node.name: node for node in graph.nodes}
+    for call, outputs in calls.items():
+        now = [prepared.where(name) for name in outputs]
+        given = [nodes.get(name.node) for name in now]
+        dtypes: list[Attr] = [dtype for node in given if node is not None and (dtype := node.dtype("T")) is not None]
+        first = given[0]
+        if len(now) < 2 or first is None or first.name != call or first.op != "Identity" or len(dtypes) < len(now):
             continue
-        dtypes: list[Attr] = [
-            dtype for output in range(len(outputs) + 1) if (dtype := output_dtype(whole.nodes[node.name], output))
-        ]
-        given = [*data, *(outputs[output].as_input() for output in sorted(outputs))]
-        if len(dtypes) != len(given):
-            nodes.append(node)
-            continue
-        inputs = [*given, *(text for text in node.inputs if text[:1] == "^")]
-        nodes.append(replace(node, op="IdentityN", inputs=inputs, attrs={"T": AttrList("type", dtypes)}))
-        for output in outputs:
-            prepared.fed[TensorName(node.name, output)] = TensorName(node.name, output)
-    return graph.with_nodes(nodes)
+        inputs = [first.inputs[0], *(name.as_input() for name in now[1:]), *first.inputs[1:]]
+        nodes[call] = replace(first, op="IdentityN", inputs=inputs, attrs={"T": AttrList("type", dtypes)})
+        prepared.fed.update((name, name) for name in outputs)
+    return graph.with_nodes(nodes.values())
 
 
 def _prove_weights(job: _Job, written: Path, early: EarlyComparison) -> WeightProof:

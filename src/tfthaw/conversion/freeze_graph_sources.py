@@ -26,7 +26,7 @@ from tfthaw import proto
 from tfthaw._files import SourceFile
 from tfthaw.dtypes import DType
 from tfthaw.errors import FormatError, NotFoundError, UnsupportedError, UsageError
-from tfthaw.ir.graph import GraphIndex
+from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.ir.model import Model, Saver
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.object_graph import TrackableObjectGraph
@@ -180,6 +180,9 @@ def open_sources(flags: FreezeFlags, opened: ExitStack) -> Sources:
     model = replace(artifact.model(tags), values=values.tensors)
     if flags.input_saver:
         model.saver = saver_from_proto(_read_saver(flags.input_saver))
+        restore, nodes = TensorName.parse(model.saver.restore_op).node, GraphIndex(model.graph.nodes).nodes
+        if restore not in nodes:
+            raise NotFoundError.named("node", restore, nodes, path=artifact.path, where="restore op of --input_saver")
     elif artifact.located.format == "graph-def":
         model.saver = _writer(model)
     sources = Sources(artifact, model, flags.input_checkpoint, tags, notes=notes)
