@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import queue
 import signal
@@ -203,14 +204,15 @@ class _Child:
         Raises:
             RuntimeFailure: The child ended without one, or took too long and was ended.
         """
-        until = None if seconds is None else time.monotonic() + seconds
+        until = math.inf if seconds is None else time.monotonic() + seconds
         while True:
+            left = max(0.0, until - time.monotonic())
             try:
-                line = self._answers.get(timeout=_LOOK_SECONDS)
+                line = self._answers.get(timeout=min(left, _LOOK_SECONDS))
             except queue.Empty:
                 if self._has_ended():
                     raise self._crash() from None
-                if until is not None and time.monotonic() > until:
+                if not left:
                     self.end(at_once=True)
                     raise RuntimeFailure(
                         f"the live model was still running after {seconds:.0f} s and was ended", path=self._code

@@ -1,0 +1,242 @@
+"""The process that runs the user's code: what comes back, and what it never does to ours."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfthaw import demo
+from tfthaw.errors import NotFoundError, RuntimeFailure, UsageError
+from tfthaw.ir.input_specs import parse_inputs
+from tfthaw.runtime import code_process
+from tfthaw.runtime.code_process import CodeProcess
+from tfthaw.runtime.endpoints import Request
+from tfthaw.runtime.isolated import Run
+from tfthaw.tensors import ArrayTensor
+
+pytestmark = pytest.mark.tf
+
+CODE = """
+    import os
+    import sys
+    import tensorflow as tf
+    from absl import flags
+
+    flags.DEFINE_integer("units", 2, "")
+    print("printed while imported")
+    os.write(1, b"written to the descriptor\\n")
+
+    class Net(tf.Module):
+        def __init__(self):
+            self.kernel = tf.Variable(tf.zeros([3, flags.FLAGS.units]), name="kernel")
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], name="x")])
+        def __call__(self, x):
+            return x @ self.kernel
+
+    def build():
+        print("printed while built", sys.stdin.read())
+        return Net()
+
+    def serve(model, x: tf.TensorSpec([3])):
+        return model(x[tf.newaxis])
+
+    def waits():
+        import time
+        print("waiting", os.getpid(), flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """A file of the user's, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(textwrap.dedent(CODE))
+    return tmp_path / "train.py"
+
+
+def started(spec, *inputs, **signatures):
+    return CodeProcess(spec, Request(parse_inputs(inputs), signatures, code=spec))
+
+
+def is_running(process_id):
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_model_is_traced_and_run_with_given_values(code, capfd):
+    with started("train.py:build", serving_default="__call__", one="train:serve") as live:
+        assert live.traced.runtime.startswith("tensorflow 2.")
+        assert live.traced.path.stat().st_size
+        (kernel,) = [variable for variable in live.traced.objects.variables() if variable.node]
+        values = {kernel.node: ArrayTensor(np.full((3, 2), 2.0, "f4"))}
+        x = np.ones((4, 3), "f4")
+        found = live.run({"x:0": x}, [output_of(live)], values)
+        assert found[output_of(live)].tolist() == [[6.0, 6.0]] * 4
+        with pytest.raises(RuntimeFailure, match="does not run"):
+            live.run({"x:0": np.ones((4, 5), "f4")}, [output_of(live)], values)
+        images = np.zeros((2, 8, 8, 1), "f4")
+        answer = live.run_artifacts([[Run(demo.META_GRAPH, {"images:0": images}, ["probabilities:0"])]])
+        assert answer.runtime == live.traced.runtime
+        assert answer.outputs[0]["probabilities:0"].shape == (2, 10)
+        folder = live.traced.path.parent
+        child = live._child._process.pid
+        live._run_seconds = 0.0
+        with pytest.raises(RuntimeFailure, match="still running after 0 s and was ended"):
+            live.run({"x:0": x}, [output_of(live)], values)
+    assert not folder.exists()
+    assert not is_running(child)
+    said = capfd.readouterr()
+    assert said.out == ""
+    for text in ("printed while imported", "written to the descriptor", "printed while built"):
+        assert text in said.err
+    assert "oneDNN" not in said.err
+    assert "WARNING" not in said.err
+
+
+def output_of(live):
+    """Return the first output's tensor of the traced graph."""
+    from tfthaw.serde.artifacts import open_artifact
+
+    with open_artifact(live.traced.path) as artifact:
+        (output,) = artifact.signatures["serving_default"].outputs.values()
+        return output.tensor
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("exit 7", r"ended its process \(status 7\)"), ("kill -SEGV $$", r"crashed \(SIGSEGV\)$"),
+     ("kill -KILL $$", r"crashed \(SIGKILL\); a system that is out of memory")],
+)  # fmt: skip
+def test_a_process_that_dies_is_told(code, monkeypatch, tmp_path, script, said):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(code_process.sys, "executable", str(python))
+    with started("train.py:build") as live, pytest.raises(RuntimeFailure, match=said):
+        assert live.traced
+
+
+@pytest.mark.parametrize("spec", ["train.py", "trian.py:build"])
+def test_nothing_is_started_for_a_spec_that_is_none(code, monkeypatch, spec):
+    monkeypatch.setattr(code_process.subprocess, "Popen", None)
+    with pytest.raises((UsageError, NotFoundError)):
+        started(spec)
+
+
+class TestWhoEnds:
+    PARENT = (
+        "from tfthaw.runtime.code_process import CodeProcess\n"
+        "from tfthaw.runtime.endpoints import Request\n"
+        "with CodeProcess('train.py:waits', Request(code='train.py:waits')) as live:\n"
+        "    live.traced\n"
+    )
+
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+    def test_the_child_ends_with_its_parent(self, code, how):
+        with subprocess.Popen([sys.executable, "-c", self.PARENT], stderr=subprocess.PIPE, text=True) as parent:
+            for line in parent.stderr:
+                if line.startswith("waiting"):
+                    break
+            child = int(line.split()[1])
+            assert is_running(child)
+            parent.send_signal(how)
+            parent.wait(20)
+        until = time.monotonic() + 20
+        while is_running(child) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not is_running(child)
+
+
+class TestStartingAnew:
+    def test_code_for_keras_2_runs_under_keras_2(self, code, monkeypatch):
+        monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
+        code.write_text(
+            "import tensorflow as tf\nv1 = tf.compat.v1\n"
+            "def build():\n  x = v1.placeholder(tf.float32, [None, 4], 'x')\n  return v1.layers.dense(x, 2)\n"
+        )
+        with started("train.py:build") as live:
+            assert any("TF_USE_LEGACY_KERAS=1" in note for note in live.traced.notes)
+            assert {variable.names[0] for variable in live.traced.objects.variables()} == {"dense/kernel", "dense/bias"}
+        assert "TF_USE_LEGACY_KERAS" not in os.environ
+
+    def test_code_that_fails_under_both_is_told_of_both(self, code, monkeypatch):
+        monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
+        code.write_text("import tensorflow as tf\ndef build():\n  return tf.keras.layers.NoSuchLayer()\n")
+        with started("train.py:build") as live, pytest.raises(UsageError, match="NoSuchLayer") as caught:
+            assert live.traced
+        assert "under Keras 2 (tf_keras) it fails as well" in caught.value.hint
+
+    def test_without_keras_2_it_is_not_tried(self, code, monkeypatch):
+        monkeypatch.setattr(code_process.importlib.util, "find_spec", lambda name: None)
+        code.write_text("import tensorflow as tf\ndef build():\n  return tf.keras.layers.NoSuchLayer()\n")
+        with started("train.py:build") as live, pytest.raises(UsageError, match="NoSuchLayer"):
+            assert live.traced
+
+    def test_a_graph_that_is_built_while_the_module_is_imported(self, code):
+        code.write_text(
+            "import tensorflow.compat.v1 as tf\ntf.reset_default_graph()\n"
+            "x = tf.placeholder(tf.float32, [None, 3], 'x')\nw = tf.get_variable('w', [3, 2])\n"
+            "outputs = {'y': tf.matmul(x, w)}\n"
+        )
+        with started("train.py:outputs") as live:
+            assert [variable.node for variable in live.traced.objects.variables()] == ["w"]
+
+    def test_code_that_switches_eager_execution_off_and_clears_graphs(self, code):
+        code.write_text(
+            "import tensorflow.compat.v1 as tf\ntf.disable_v2_behavior()\n"
+            "def build():\n  tf.reset_default_graph()\n  x = tf.placeholder(tf.float32, [None, 3], 'x')\n"
+            "  return x, tf.matmul(x, tf.get_variable('w', [3, 2]))\n"
+        )
+        with started("train.py:build") as live:
+            assert [variable.node for variable in live.traced.objects.variables()] == ["w"]
+
+    def test_a_module_that_trains_is_refused(self, code):
+        code.write_text(
+            "import tensorflow as tf\n"
+            "model = tf.keras.Sequential([tf.keras.Input((2,)), tf.keras.layers.Dense(1)])\n"
+            "model.compile(loss='mse')\nmodel.fit(tf.zeros([4, 2]), tf.zeros([4, 1]))\n"
+        )
+        with started("train.py:model") as live, pytest.raises(UsageError, match=r"line 4 .*trains while it is imp"):
+            assert live.traced
+
+
+def convert(*arguments):
+    """Run the command line; return the finished process."""
+    command = [sys.executable, "-m", "tfthaw", "convert", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+class TestCommandLine:
+    CHECKPOINT = demo.DIRECTORY / "model.ckpt-1000"
+    WRONG = Path(__file__).resolve().parents[1] / "wrong_code" / "models.py"
+
+    def test_one_message_and_nothing_on_stdout(self, code):
+        wrong = f"{self.WRONG}:if_on_many"
+        done = convert(self.CHECKPOINT, "out.pb", "--to", "frozen-graph", "--code", wrong, "--json")
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert "the condition of this `if` is a tensor of the shape (3,)" in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert not Path("out.pb").exists()
+
+    def test_the_traceback_of_the_code_is_shown_where_it_is_asked_for(self, code):
+        done = convert(self.CHECKPOINT, "out.pb", "--to", "frozen-graph", "--code", f"{self.WRONG}:raises", "-v")
+        assert done.returncode == 2
+        assert 'return tf.keras.layers.Dense(settings["unit"])' in done.stderr
+        assert "Traceback (most recent call last)" in done.stderr
+
+    def test_a_file_that_is_not_there_is_told_at_once(self, code):
+        done = convert(self.CHECKPOINT, "out.pb", "--to", "frozen-graph", "--code", "trian.py:build")
+        assert done.returncode == 2
+        assert done.stderr == "tfthaw: trian.py: there is no such file; there are: train.py\n"
