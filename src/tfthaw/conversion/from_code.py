@@ -79,8 +79,8 @@ def open_code(source: Any, options: Options) -> Iterator[CodeSource]:
     if options.code is not None:
         from tfthaw.runtime.code_process import CodeProcess  # only here: objects are traced in this process
 
-        with CodeProcess(options.code, request) as live:
-            yield _traced(live, request.code)
+        with CodeProcess(options.code, request) as process:
+            yield _traced(process, request.code)
         return
     from tfthaw.runtime.trace import trace
     from tfthaw.runtime.user_code import load_code
@@ -205,5 +205,5 @@ def explaining_differences(source: CodeSource) -> Iterator[None]:
     """Say in a restore that fails how the checkpoint differs from the code."""
     try:
         yield
-    except RestoreError as error:
+    except RestoreError:
         raise

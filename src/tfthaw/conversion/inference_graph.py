@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tfthaw._new_files import new_directory
+from tfthaw.conversion.from_code import code_model, open_code, with_values
 from tfthaw.conversion.inference_directory import LAYOUT_V1, read_pipeline, require_own_directory
 from tfthaw.conversion.inference_input import feed_model
 from tfthaw.conversion.inference_options import InferenceOptions
@@ -27,6 +28,7 @@ from tfthaw.conversion.inference_outputs import choose_outputs
 from tfthaw.conversion.inference_result import InferenceExport
 from tfthaw.conversion.inference_values import averaged_values, unused_averages
 from tfthaw.conversion.inference_writing import InferenceModel, Writing
+from tfthaw.conversion.options import Options
 from tfthaw.conversion.result import Verified
 from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.formats.names import CHECKPOINT_FORMATS
@@ -51,18 +53,12 @@ def export_inference_graph(options: InferenceOptions) -> InferenceExport:
     sources = [prefix, options.meta_graph, options.pipeline_config_path]
     require_own_directory(options.output_directory, LAYOUT_V1, sources, options.overwrite)
     with ExitStack() as opened:
-        checkpoint = opened.enter_context(open_named_checkpoint(prefix))
-        source = opened.enter_context(open_artifact(options.meta_graph)) if options.meta_graph else checkpoint
-        if not source.has_graph:
-            raise UsageError(
-                "there is no .meta beside the checkpoint, so nothing says what the graph is", path=prefix,
-                hint="give the graph with --meta_graph FILE, or the code that builds it with --code MODULE:CALLABLE",
-            )  # fmt: skip
-        with naming(source.path):
-            writing = Writing(inference_model(options, source, checkpoint, pipeline.uses_moving_averages), options)
-            with new_directory(options.output_directory, overwrite=options.overwrite) as folder:
-                writing.write(folder, pipeline.text)
-                outputs = writing.prove_outputs(folder)
+        checkpoint = opened.enter_context(_opened_checkpoint(prefix, options))
+        inference = _inference_model(options, checkpoint, pipeline.uses_moving_averages, opened)
+        writing = Writing(inference, options)
+        with new_directory(options.output_directory, overwrite=options.overwrite) as folder:
+            writing.write(folder, pipeline.text)
+            outputs = writing.prove_outputs(folder)
     target = Path(options.output_directory)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     return InferenceExport(
@@ -75,57 +71,67 @@ def export_inference_graph(options: InferenceOptions) -> InferenceExport:
     )  # fmt: skip
 
 
-def open_named_checkpoint(prefix: str) -> Artifact:
-    """Open a checkpoint that holds values by names.
-
-    Args:
-        prefix: The checkpoint, in any spelling.
+def _opened_checkpoint(prefix: str, options: InferenceOptions) -> Artifact:
+    """Open the checkpoint, which holds values by names unless code says how objects are called.
 
     Raises:
         UsageError: It is no checkpoint.
-        UnsupportedError: It is one of objects.
+        UnsupportedError: It is one of objects, and there is only a graph.
     """
     artifact = open_artifact(prefix)
     if artifact.checkpoint is None or artifact.located.format not in (*CHECKPOINT_FORMATS, "meta-graph"):
         raise UsageError(f"a checkpoint is expected, this is {artifact.located.format}", path=prefix,
                          where="--trained_checkpoint_prefix")  # fmt: skip
-    if artifact.checkpoint.is_object_based:
+    if artifact.checkpoint.is_object_based and options.code is None:
         artifact.close()
         raise UnsupportedError(
             "the checkpoint is one of objects (tf.train.Checkpoint), and graphs of TensorFlow 1 restore by names",
-            path=prefix, hint="give its directory with --trained_checkpoint_dir and the model with --code "
-                              "MODULE:CALLABLE; that writes the layout of exporter_main_v2",
+            path=prefix, hint="give the code that builds the model with --code MODULE:CALLABLE; with "
+                              "--trained_checkpoint_dir, that writes the layout of exporter_main_v2",
         )  # fmt: skip
     return artifact
 
 
-def inference_model(
-    options: InferenceOptions, source: Artifact, checkpoint: Artifact, moving_averages: bool
+def _inference_model(
+    options: InferenceOptions, checkpoint: Artifact, moving_averages: bool, opened: ExitStack
 ) -> InferenceModel:
     """Choose what comes out and what goes in, and say what the values are.
 
     Args:
         options: What the user asked for.
-        source: The graph.
         checkpoint: The values.
         moving_averages: Whether variables take their moving averages as values.
+        opened: Closes what is opened for it.
 
     Raises:
         UsageError: Nothing says what the outputs are, or where images go in.
         RestoreError: There are no moving averages.
     """
-    model = source.model()
     own = dict(checkpoint.tensors)
-    notes = list(model.notes)
-    values = own
-    if moving_averages:
-        values = averaged_values(own, path=checkpoint.path)
+    values = averaged_values(own, path=checkpoint.path) if moving_averages else own
+    notes = [] if moving_averages else unused_averages(own)
+    code = None
+    if options.code is not None:
+        chosen = Options(to="meta-graph", code=options.code, input=options.input, checkpoint=checkpoint.path,
+                         ema="use" if moving_averages else "keep")  # fmt: skip
+        code = opened.enter_context(open_code(None, chosen))
+        model = with_values(code, code_model(code), chosen, checkpoint)
+        path: str | None = code.name
     else:
-        notes += unused_averages(own)
-    bare = replace(model, values=values, notes=[], signatures={})
+        source = opened.enter_context(open_artifact(options.meta_graph)) if options.meta_graph else checkpoint
+        if not source.has_graph:
+            raise UsageError(
+                "there is no .meta beside the checkpoint, so nothing says what the graph is", path=checkpoint.path,
+                hint="give the graph with --meta_graph FILE, or the code that builds it with --code MODULE:CALLABLE",
+            )  # fmt: skip
+        path = source.path if source is checkpoint else None
+        model = replace(source.model(), values=values)
+        opened.enter_context(naming(source.path))
+    bare = replace(model, notes=[])
     outputs = choose_outputs(bare, options.output_tensors, options.additional_output_tensor_names)
     fed = feed_model(outputs, options)
+    said = [*model.notes, *notes, *(code.notes if code is not None else ()), *outputs.notes, *fed.notes]
     return InferenceModel(
-        source=source, checkpoint=checkpoint, outputs=outputs, fed=fed,
-        moving_averages=own if moving_averages else None, notes=[*notes, *outputs.notes, *fed.notes],
+        source=model, path=path, checkpoint=checkpoint.path, outputs=outputs, fed=fed, code=code,
+        moving_averages=own if moving_averages else None, notes=said,
     )  # fmt: skip

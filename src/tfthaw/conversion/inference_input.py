@@ -96,8 +96,10 @@ def _fed_shape(
     if asked is None or built is None or at.dtype is DType.string:
         return options.image_shape, []
     if at.op in PLACEHOLDER_OPS:  # its own shape is a promise of those who built the graph
-        is_own = options.input_shape is None and at.tensor.node == options.input_type
-        return (at.shape if is_own else options.image_shape), []
+        if any(one is not None and other not in (None, one) for one, other in zip(asked, built, strict=True)):
+            raise UsageError(f"the model takes {_described(at)}, and {shape_text(options.image_shape)} is to be fed",
+                             hint=f"give --input_shape {_size_texts(built)}")  # fmt: skip
+        return Shape(_narrowed(asked, built)), []
     written = []
     if built[0] is not None and built[0] > 1 and asked[0] != built[0]:
         written = nodes_of_batch(index, at.tensor, outputs.tensors, built[0])
@@ -110,7 +112,7 @@ def _fed_shape(
         return Shape(dims), [said]
     written += has_functions_on(index, at.tensor, outputs.tensors) if dims != tuple(asked) else []
     if written:
-        sizes = ",".join("-1" if size is None else str(size) for size in (built[0], *_narrowed(asked[1:], built[1:])))
+        sizes = _size_texts((built[0], *_narrowed(asked[1:], built[1:])))
         raise UsageError(
             f"the graph has the sizes that it was built for written in ({', '.join(written[:_MOST_NODES])})",
             where="--input_shape", hint=f"give --input_shape {sizes}",
@@ -121,6 +123,11 @@ def _fed_shape(
         f"the graph was built for images of {shape_text(at.shape)} and may have been simplified for them; other sizes "
         f"were asked for, and what it makes of them is not known"
     ]
+
+
+def _size_texts(sizes: Sequence[int | None]) -> str:
+    """Return sizes as --input_shape takes them."""
+    return ",".join("-1" if size is None else str(size) for size in sizes)
 
 
 def _narrowed(asked: Sequence[int | None], built: Sequence[int | None]) -> tuple[int | None, ...]:
@@ -223,7 +230,7 @@ def _nodes(
     kind = options.input_type
     if at.dtype is DType.string:
         return at.tensor, [index.nodes[at.tensor.node]], at.tensor
-    shape = Shape((None,)) if options.fed_dtype is DType.string else images
+    shape = Shape((images.dims or (None,))[:1]) if options.fed_dtype is DType.string else images
     nodes = [Node(kind, "Placeholder", [], "", {"dtype": options.fed_dtype, "shape": shape})]
     given, dtype = TensorName(kind, 0), options.fed_dtype
     if kind == EXAMPLE:
@@ -233,7 +240,7 @@ def _nodes(
         made, given = decode_images(given.as_input(), "decode_images")
         nodes += made
         dtype = DType.uint8
-        if images.dims != IMAGES.dims:
+        if images.dims is not None and images.dims[1:] != (IMAGES.dims or ())[1:]:
             attrs: dict[str, Attr] = {"T": dtype, "shape": images}
             nodes.append(Node("decode_images/ensure_shape", "EnsureShape", [given.as_input()], "", attrs))
             given = TensorName(nodes[-1].name, 0)

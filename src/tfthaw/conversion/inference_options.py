@@ -20,6 +20,7 @@ IMAGE, FLOAT_IMAGE, ENCODED, EXAMPLE = (
 INPUT_TYPES = (IMAGE, ENCODED, EXAMPLE, FLOAT_IMAGE)
 IMAGES = Shape((None, None, None, 3))
 """The shape of a batch of images, where nothing else is asked for."""
+ONE_IMAGE = Shape((1, None, None, 3))
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,10 @@ class InferenceOptions:
 
     @property
     def image_shape(self) -> Shape:
-        """The shape of the batch of images that is fed or decoded."""
-        return IMAGES if self.input_shape is None else Shape(tuple(self.input_shape))
+        """The shape of the batch of images that is fed or decoded: in the layout of TensorFlow 2 a batch of one."""
+        if self.input_shape is not None:
+            return Shape(tuple(self.input_shape))
+        return IMAGES if self.trained_checkpoint_dir is None else ONE_IMAGE
 
     @property
     def fed_dtype(self) -> DType:

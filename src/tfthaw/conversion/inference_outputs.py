@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tfthaw.conversion.prepared import node_list
-from tfthaw.conversion.selection import rank_outputs
+from tfthaw.conversion.selection import public_signatures, rank_outputs
 from tfthaw.errors import UsageError
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.nodes import Node
+from tfthaw.ir.signatures import DEFAULT_SIGNATURE
 from tfthaw.ir.types import output_dtype
 from tfthaw.passes.prune import require_tensors
 
@@ -95,6 +96,12 @@ def _known(model: Model, index: GraphIndex) -> tuple[dict[str, TensorName], list
     found = {name: TensorName(name, 0) for name in DETECTION_OUTPUTS if name in index}
     if found:
         return found, [f"the outputs are the nodes named {', '.join(found)}"]
+    signatures = public_signatures(model)
+    if len(signatures) == 1 or DEFAULT_SIGNATURE in signatures:
+        key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
+        said = {name: TensorName.parse(entry.tensor) for name, entry in signatures[key].outputs.items() if entry.tensor}
+        require_tensors(index, said.values(), what=f"signature {key}")
+        return said, [f"the outputs are those of the signature {key}: {', '.join(said)}"]
     ends = [name for name in index.nodes if name.rpartition("/")[2] in DETECTION_OUTPUTS]
     likely = ends or [str(item.tensor) for item in rank_outputs(model.graph)]
     raise UsageError(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from tfthaw.conversion.from_code import CodeSource
+from tfthaw.dtypes import DType
 from tfthaw.errors import MissingDependencyError, RuntimeFailure, VerificationError
 from tfthaw.formats.varint import encode_varint
 from tfthaw.ir.attrs import Shape
@@ -39,13 +41,23 @@ class Side:
         outputs: result name -> its tensor.
         takes: `images`, `encoded` images or serialized `examples`.
         fixed: Further tensors to feed.
+        dtype: The element type of images.
     """
 
     path: str
     input: str
     outputs: Mapping[str, str]
     takes: str
-    fixed: Mapping[str, Array]
+    fixed: Mapping[str, Array] = field(default_factory=dict)
+    dtype: DType = DType.uint8
+
+    def feeds(self, images: Array) -> dict[str, Array]:
+        """Return what to feed for a batch of images, `uint8[N, H, W, 3]`."""
+        if self.takes == "images":
+            return {**self.fixed, self.input: images.astype(self.dtype.numpy)}
+        encoded = [png_image(image) for image in images]
+        texts = encoded if self.takes == "encoded" else [_example(data) for data in encoded]
+        return {**self.fixed, self.input: np.array(texts, object)}
 
 
 def prove_inference(
@@ -67,13 +79,10 @@ def prove_inference(
     if not is_installed() and not required:
         return OutputProof(why_not='no runtime is installed; pip install "tfthaw[tf]" brings one')
     sides = [reference, reference, *written]
-    attempts = []
-    for sizes in dict.fromkeys(_sizes(shape, size) for shape in shapes for size in SIZES[1:]):
-        images = np.random.default_rng(0).integers(0, 256, sizes).astype(np.uint8)
-        attempts.append([
-            Run(side.path, {**side.fixed, side.input: _as_taken(images, side.takes)}, list(side.outputs.values()))
-            for side in sides
-        ])  # fmt: skip
+    attempts = [
+        [Run(side.path, side.feeds(images), list(side.outputs.values())) for side in sides]
+        for images in _batches(shapes)
+    ]
     try:
         answer = run_isolated(attempts)
         if isinstance(answer.outputs[0], str):
@@ -83,6 +92,43 @@ def prove_inference(
             raise
         return OutputProof(why_not=f"it does not run on generated images: {error.message}")
     return _judged(answer.runtime, answer.outputs, sides)
+
+
+def prove_live_inference(
+    code: CodeSource, reference: Side, written: Sequence[Side], shapes: Sequence[Shape], *, required: bool
+) -> OutputProof:
+    """Run a live model and what was written of it on the same images, and compare what comes out.
+
+    Args:
+        code: The live model, with its values.
+        reference: What to feed and fetch of it.
+        written: What was written.
+        shapes: As in `prove_inference`.
+        required: Whether it is an error when the model cannot be run.
+
+    Raises:
+        VerificationError: Outputs differ, or what was written does not run.
+        RuntimeFailure: The live model does not run, and that was required.
+    """
+    failed = None
+    for images in _batches(shapes):
+        try:
+            outputs = list(reference.outputs.values())
+            found: list[dict[str, Array] | str] = [
+                code.run(reference.feeds(images), outputs), code.run(reference.feeds(images), outputs)
+            ]  # fmt: skip
+        except RuntimeFailure as error:
+            failed = failed or error
+            continue
+        answer = code.live.run_artifacts([
+            [Run(side.path, side.feeds(images), list(side.outputs.values())) for side in written]
+        ])  # fmt: skip
+        if len(answer.outputs) < len(written):
+            found += [str(answer.outputs[0])] * len(written)
+        return _judged(answer.runtime, [*found, *answer.outputs][: 2 + len(written)], [reference, reference, *written])
+    if failed is not None and required:
+        raise failed
+    return OutputProof(why_not=f"the live model does not run on generated images: {failed.message if failed else ''}")
 
 
 def _judged(runtime: str, found: Sequence[dict[str, Array] | str], sides: Sequence[Side]) -> OutputProof:
@@ -114,11 +160,10 @@ def _sizes(shape: Shape, size: int) -> tuple[int, ...]:
     return tuple(wanted if dim is None else dim for dim, wanted in zip(dims, open_sizes, strict=False))
 
 
-def _as_taken(images: Array, takes: str) -> Array:
-    if takes == "images":
-        return images
-    encoded = [png_image(image) for image in images]
-    return np.array(encoded if takes == "encoded" else [_example(data) for data in encoded], object)
+def _batches(shapes: Sequence[Shape]) -> Iterator[Array]:
+    """Yield batches of seeded images, of the sizes to try."""
+    for sizes in dict.fromkeys(_sizes(shape, size) for shape in shapes for size in SIZES[1:]):
+        yield np.random.default_rng(0).integers(0, 256, sizes).astype(np.uint8)
 
 
 def png_image(image: Array) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tfthaw.conversion.freezing import freeze_prepared, settle_batch_norm
+from tfthaw.conversion.from_code import CodeSource
 from tfthaw.conversion.inference_directory import (
     CHECKPOINT_NAME,
     CONFIG_FILE,
@@ -17,7 +18,7 @@ from tfthaw.conversion.inference_directory import (
 from tfthaw.conversion.inference_input import Fed
 from tfthaw.conversion.inference_options import ENCODED, EXAMPLE, InferenceOptions
 from tfthaw.conversion.inference_outputs import OUTPUT_COLLECTION, InferenceOutputs
-from tfthaw.conversion.inference_proof import Side, prove_inference
+from tfthaw.conversion.inference_proof import Side, prove_inference, prove_live_inference
 from tfthaw.conversion.inference_values import refuse_missing_averages
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, needed_variables, node_list, prepare
@@ -31,7 +32,7 @@ from tfthaw.export.meta_graph import META_SUFFIX, write_meta_graph
 from tfthaw.export.saved_model import write_saved_model
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
-from tfthaw.ir.model import Collection
+from tfthaw.ir.model import Collection, Model
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.signatures import DEFAULT_SIGNATURE, Signature, SignatureTensor
 from tfthaw.ir.types import output_dtype
@@ -41,7 +42,7 @@ from tfthaw.passes.input_boundary import known_shape
 from tfthaw.passes.prune import free_name
 from tfthaw.passes.training_traces import left_in_training, random_nodes
 from tfthaw.passes.writes import drop_writes
-from tfthaw.serde.artifacts import Artifact, open_artifact
+from tfthaw.serde.artifacts import open_artifact
 from tfthaw.tensors import Array, Tensor
 from tfthaw.verify.proofs import OutputProof, WeightProof
 from tfthaw.verify.risks import reaching_ops
@@ -58,17 +59,21 @@ class InferenceModel:
 
     Attributes:
         source: The graph as it came.
-        checkpoint: Where the values come from.
+        path: Where the graph can be run with the values of the checkpoint; None where it cannot.
+        checkpoint: Where the values come from, for errors.
         outputs: What comes out.
         fed: What goes in, and the graph with that input.
+        code: The live model, where the graph was traced.
         moving_averages: Where variables take their moving averages: the checkpoint's own tensors by key.
         notes: What was guessed, cut or defaulted so far.
     """
 
-    source: Artifact
-    checkpoint: Artifact
+    source: Model
+    path: str | None
+    checkpoint: str
     outputs: InferenceOutputs
     fed: Fed
+    code: CodeSource | None = None
     moving_averages: Mapping[str, Tensor] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -119,7 +124,7 @@ class Writing:
             to=to, set=self._options.set, batch_norm=self._options.batch_norm, allow_missing=self._options.allow_missing
         )
         model = replace(self._inference.fed.model, signatures={DEFAULT_SIGNATURE: self._signature()})
-        prepared = prepare(model, options, path=self._inference.checkpoint.path)
+        prepared = prepare(model, options, path=self._inference.checkpoint)
         refuse_unfed(prepared)
         return prepared
 
@@ -219,7 +224,7 @@ class Writing:
         if held is not None:
             prepared.notes += refuse_missing_averages(
                 needed_variables(prepared), held, allowed=self._options.allow_missing,
-                path=self._inference.checkpoint.path,
+                path=self._inference.checkpoint,
             )  # fmt: skip
 
     def _signature(self) -> Signature:
@@ -230,7 +235,7 @@ class Writing:
         index = GraphIndex(self._inference.fed.model.graph.nodes)
         fed = self._inference.fed.placeholder
         dtype = index.nodes[fed.node].dtype("dtype") or DType.invalid
-        before = {node.name: node for node in self._inference.source.model().graph.nodes}
+        before = {node.name: node for node in self._inference.source.graph.nodes}
         outputs = {}
         for name, tensor in self._results.items():
             source = self._inference.outputs.sources.get(name, tensor)
@@ -275,15 +280,18 @@ class Writing:
                 why_not=f"the graph reaches outside ({', '.join(reaching)}); --verify outputs runs it all the same"
             )
         written = [
-            Side(str(folder / name), inputs[INPUT_KEY], results, self._takes, {})
+            Side(str(folder / name), inputs[INPUT_KEY], results, self._takes)
             for name, (inputs, results) in self._sides.items()
         ]
+        inference, required = self._inference, options.verify == "outputs"
         why_not = self._why_not_source()
+        shapes = [inference.fed.shape, inference.fed.at.shape]
         if why_not:
             self.notes.append(f"outputs were compared with those of {_META_FILE}: {why_not}")
-        reference, others = (written[0], written[1:]) if why_not else (self._source_side(), written)
-        fed = self._inference.fed
-        return prove_inference(reference, others, [fed.shape, fed.at.shape], required=options.verify == "outputs")
+            return prove_inference(written[0], written[1:], shapes, required=required)
+        if inference.code is not None:
+            return prove_live_inference(inference.code, self._source_side(), written, shapes, required=required)
+        return prove_inference(self._source_side(), written, shapes, required=required)
 
     @property
     def _takes(self) -> str:
@@ -296,18 +304,20 @@ class Writing:
         results |= {name: str(tensor) for name, tensor in _additional(inference.outputs).items()}
         at = inference.fed.at
         takes = self._takes if at.dtype is DType.string else "images"
-        return Side(inference.source.path, str(at.tensor), results, takes, self._settings)
+        return Side(inference.path or "", str(at.tensor), results, takes, self._settings, at.dtype or DType.uint8)
 
     def _why_not_source(self) -> str | None:
         """Return why the export and its source give different outputs, or why the source is not run; else None."""
         inference = self._inference
-        if inference.moving_averages is not None:
-            return "the export has moving averages as values"
         if self._switched:
             return "batch normalisation uses its moving averages now"
-        if inference.source is not inference.checkpoint:
+        if inference.code is not None:
+            return None
+        if inference.moving_averages is not None:
+            return "the export has moving averages as values"
+        if inference.path is None:
             return "the graph and the checkpoint came apart"
-        model = inference.source.model()
+        model = inference.source
         index = GraphIndex(model.graph.nodes)
         outputs = [name.node for name in (*inference.outputs.sources.values(), *inference.outputs.additional)]
         needed = index.reach(outputs, stop=[inference.fed.at.tensor.node])

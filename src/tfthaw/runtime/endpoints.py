@@ -160,10 +160,8 @@ def _named(tf: Any, target: Any, what: str, request: Request, notes: list[str]) 
     found = getattr(target, what, None) if what.isidentifier() else None
     if callable(found):
         return _traceable(tf, found, request, what, notes)
-    raise NotFoundError(
-        f"{request.code} has no function {what!r}",
-        known=list(target) if isinstance(target, Mapping) else sorted(_methods(target)), wanted=what,
-    )  # fmt: skip
+    known = map(str, target) if isinstance(target, Mapping) else sorted(_methods(target))
+    raise NotFoundError.named("function", what, known, path=request.code)
 
 
 def _outside(tf: Any, function: Any, model: Any, request: Request, what: str) -> Traceable:
@@ -203,7 +201,8 @@ def _traceable(tf: Any, value: Any, request: Request, name: str, notes: list[str
         UsageError: Nothing says what its inputs are.
     """
     if is_keras_layer(value):
-        function, specs, output_names = keras_function(tf, value, request.inputs, name, notes if notes is not None else [])
+        said = notes if notes is not None else []
+        function, specs, output_names = keras_function(tf, value, request.inputs, name, said)
         return Traceable(lambda: tf.function(function).get_concrete_function(*specs), output_names)
     if is_concrete(value):
         return Traceable(lambda: value)
@@ -218,8 +217,8 @@ def _traceable(tf: Any, value: Any, request: Request, name: str, notes: list[str
         return Traceable(lambda: function.get_concrete_function(*args, **kwargs))
     required = [item for item in parameters.values() if item.default is inspect.Parameter.empty]
     if all(isinstance(item.annotation, tf.TypeSpec) for item in required):
-        specs = {item.name: _with_name(tf, item.annotation, item.name) for item in required}
-        return Traceable(lambda: function.get_concrete_function(**specs))
+        annotated = {item.name: _with_name(tf, item.annotation, item.name) for item in required}
+        return Traceable(lambda: function.get_concrete_function(**annotated))
     traces = _traces(function)
     if len(traces) == 1:
         return Traceable(lambda: traces[0])
@@ -232,7 +231,8 @@ def _traceable(tf: Any, value: Any, request: Request, name: str, notes: list[str
 
 def _is_declared(function: Any) -> bool:
     """Whether a `tf.function` says what it takes."""
-    return is_concrete(function) or getattr(function, "input_signature", None) is not None or len(_traces(function)) == 1
+    has_signature = getattr(function, "input_signature", None) is not None
+    return is_concrete(function) or has_signature or len(_traces(function)) == 1
 
 
 def _traces(function: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""From traced functions to one graph: the functions side by side, with the variables, tables and constants they capture.
+"""From traced functions to one graph: the functions side by side, with the variables, tables and constants they use.
 
 The result is a graph as TensorFlow 1 has them: placeholders, `VarHandleOp`s without values, and the ops of the
 functions under the name scopes that they were traced in. No initialiser is in it.
@@ -49,7 +49,7 @@ def build_graph(
         endpoints: The functions. The first one keeps its names; the nodes of others are under their key.
         variables: id of a captured `tf.Variable` -> the name of its node.
         code: What the code is called in messages.
-        doubled_scopes: Whether each layer opened its name scope twice, as in Keras 3, so that all scopes end in a number.
+        doubled_scopes: Whether each layer opened its name scope twice, as in Keras 3: all scopes end in a number then.
 
     Raises:
         UnsupportedError: A function captures what no graph can hold; with each of them.
@@ -159,7 +159,7 @@ class _Builder:
             self.problems.append(f"a resource is captured that nothing can make anew ({outside.shape})")
             return tf.constant(0)
         name = re.sub("[^A-Za-z0-9_.-]", "_", type(owner).__name__)
-        if name.startswith("Mutable") or name.startswith("DenseHash"):
+        if name.startswith(("Mutable", "DenseHash")):
             self.problems.append(f"{type(owner).__name__}: what it holds is in no checkpoint that a graph restores")
             return tf.constant(0)
         scope = self.built.graph.unique_name(name)
@@ -210,7 +210,9 @@ def _owner(tensor: Any, class_name: str, attribute: str) -> Any:
 
 
 def _is_a(value: Any, class_name: str) -> bool:
-    return any(kind.__name__ == class_name and kind.__module__.startswith("tensorflow.") for kind in type(value).__mro__)
+    return any(
+        kind.__name__ == class_name and kind.__module__.startswith("tensorflow.") for kind in type(value).__mro__
+    )
 
 
 class _Renamed:
@@ -237,10 +239,10 @@ class _Renamed:
                  for end in range(1, len(parts) + 1)}  # fmt: skip
         for key, tensor in (outputs or {}).items():
             name = re.sub("[^A-Za-z0-9_.-]", "_", key)
-            if _OUTPUT.fullmatch(tensor.op.name) and tensor.op.type == "Identity" and name not in taken:
-                if re.match("[A-Za-z0-9.]", name):
-                    self._renames[tensor.op.name] = name
-                    taken.add(name)
+            is_passed_on = tensor.op.type == "Identity" and _OUTPUT.fullmatch(tensor.op.name)
+            if is_passed_on and name not in taken and re.match("[A-Za-z0-9.]", name):
+                self._renames[tensor.op.name] = name
+                taken.add(name)
         if len({self.node(name) for name in self.names}) < len(self.names):
             self._renames = {}
         for node in message.node:

@@ -6,7 +6,7 @@ are the inputs then; or nothing, where the user names the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfthaw.errors import UsageError
@@ -76,26 +76,24 @@ def _placeholders(outputs: Iterable[Any]) -> list[Any]:
         if operation.type in _PLACEHOLDERS[:2]:
             found.append(operation)
         waiting += [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
-    order = {operation.name: position for position, operation in enumerate(found[0].graph.get_operations())} if found else {}
+    if not found:
+        return []
+    order = {operation.name: position for position, operation in enumerate(found[0].graph.get_operations())}
     return [operation.outputs[0] for operation in sorted(found, key=lambda item: order[item.name])]
 
 
 def _named(tf: Any, value: Any) -> dict[str, Any]:
     """Return tensors by name: the key of a dict, else the tensor's own name with `/` turned into `_`."""
+    if not isinstance(value, Mapping):
+        return {
+            tensor.name.removesuffix(":0").replace("/", "_").replace(":", "_"): tensor for tensor in _flat(tf, value)
+        }
     named: dict[str, Any] = {}
-    pairs: Iterable[tuple[str, Any]] = value.items() if isinstance(value, Mapping) else ((", ", item) for item in _listed(value))
-    for key, item in pairs:
-        for number, tensor in enumerate(_flat(tf, item)):
-            if key == ", ":
-                name = tensor.name.removesuffix(":0").replace("/", "_").replace(":", "_")
-            else:
-                name = key if not isinstance(item, (list, tuple)) else f"{key}_{number}"
-            named[name] = tensor
+    for key, item in value.items():
+        tensors = _flat(tf, item)
+        for number, tensor in enumerate(tensors):
+            named[str(key) if len(tensors) == 1 else f"{key}_{number}"] = tensor
     return named
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _flat(tf: Any, value: Any) -> list[Any]:

@@ -109,7 +109,7 @@ def _structure(tf: Any, model: Any, declared: Sequence[InputDeclaration], name: 
     shapes = _built_shapes(model)
     if shapes is None:
         raise UsageError(
-            f"{name}: nothing says what this {type(model).__name__} takes: it was never called, and it is not functional",
+            f"{name}: nothing says what this {type(model).__name__} takes: it was never called and is not functional",
             hint="declare its inputs, for example with --input 'x:float32[?,784]', or call the model once before it is "
             "returned: model(tf.zeros([1, 784]))",
         )
@@ -131,8 +131,13 @@ def _known_inputs(tf: Any, model: Any) -> Any:
         for attribute in ("_inputs_struct", "_nested_inputs"):
             structure = getattr(owner, attribute, None)
             if structure is not None:
-                names = iter(_input_names(model, owner, tf.nest.flatten(structure)))
-                return tf.nest.map_structure(lambda item: _spec(tf, item, next(names)), structure)
+                flat = tf.nest.flatten(structure)
+                names = _input_names(model, owner, flat)
+                specs = [
+                    tf.TensorSpec(list(item.shape), tf.as_dtype(item.dtype), name=name)
+                    for item, name in zip(flat, names, strict=True)
+                ]
+                return tf.nest.pack_sequence_as(structure, specs)
     if keras_generation(model) == 2:
         saved = getattr(model, "save_spec", lambda: None)()
         if saved is not None:
@@ -150,11 +155,6 @@ def _with_names(tf: Any, structure: Any) -> Any:
         for number, spec in enumerate(flat)
     ]
     return tf.nest.pack_sequence_as(structure, named)
-
-
-def _spec(tf: Any, item: Any, name: str) -> Any:
-    dtype = item.dtype
-    return tf.TensorSpec(list(item.shape), tf.as_dtype(dtype), name=name)
 
 
 def _input_names(model: Any, owner: Any, tensors: Sequence[Any]) -> list[str]:
@@ -180,7 +180,9 @@ def _built_shapes(model: Any) -> dict[str, Sequence[int | None]] | None:
             return {key.removesuffix("_shape"): shape for key, shape in shapes.items()}
         return None
     shape = getattr(model, "_build_input_shape", None)
-    return {"inputs": tuple(shape)} if shape is not None and not isinstance(shape, Mapping) and _is_shape(shape) else None
+    if shape is None or isinstance(shape, Mapping) or not _is_shape(shape):
+        return None
+    return {"inputs": tuple(shape)}
 
 
 def _is_shape(shape: Any) -> bool:

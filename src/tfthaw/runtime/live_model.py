@@ -41,7 +41,10 @@ class Traced:
 class LiveModel(Protocol):
     """A model that was traced and can be run."""
 
-    traced: Traced
+    @property
+    def traced(self) -> Traced:
+        """What was traced."""
+        ...
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], values: Mapping[str, Tensor]
@@ -83,7 +86,7 @@ class FunctionModel:
     """
 
     def __init__(
-        self, tf: Any, traced: Traced, target: Any, endpoints: Sequence[Endpoint],
+        self, tf: Any, traced: Traced, target: Any, endpoints: Sequence[Endpoint], *,
         signatures: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]], nodes: Mapping[int, str],
     ) -> None:  # fmt: skip
         self.traced = traced

@@ -28,6 +28,7 @@ from tfthaw.runtime.endpoints import Endpoint, Request, find_endpoints, is_funct
 from tfthaw.runtime.explain import checked_result, explain, needs_graph_mode
 from tfthaw.runtime.function_graphs import build_graph, captured_variables
 from tfthaw.runtime.graph_code import graph_of, holds_tensors, inputs_and_outputs
+from tfthaw.runtime.graph_objects import objects_of_graph, uncollected
 from tfthaw.runtime.keras_models import fresh_keras_names, is_keras_layer, keras_generation
 from tfthaw.runtime.live_model import FunctionModel, GraphModel, LiveModel, Traced, dtype_of
 from tfthaw.runtime.live_objects import collect_objects
@@ -122,8 +123,8 @@ def _is_builder(tf: Any, target: Any, request: Request) -> bool:
     name = getattr(target, "__name__", type(target).__name__)
     raise UsageError(
         f"{name} needs arguments: {', '.join(required)}", path=request.code,
-        hint=f"name a function without arguments that calls it, such as `def exported(): return {name}(...)`; or, where "
-        "the arguments are the tensors that it computes with, declare them: --input 'x:float32[?,784]'",
+        hint=f"name a function without arguments that calls it, such as `def exported(): return {name}(...)`; or, "
+        "where the arguments are the tensors that it computes with, declare them: --input 'x:float32[?,784]'",
     )  # fmt: skip
 
 
@@ -175,7 +176,7 @@ def _trace_object(tf: Any, target: Any, request: Request, folder: Path) -> LiveM
     built = build_graph(tf, endpoints, nodes, code=code, doubled_scopes=_generation(target) == 3)
     traced.assets = built.assets
     _write(tf, built.graph, built.signatures, traced)
-    return FunctionModel(tf, traced, target, endpoints, built.signatures, nodes)
+    return FunctionModel(tf, traced, target, endpoints, signatures=built.signatures, nodes=nodes)
 
 
 def _generation(target: Any) -> int:
@@ -195,9 +196,8 @@ def _node_names(objects: LiveObjects, variables: Sequence[Any], endpoints: Seque
     own = [best.get(str(number)) or variable.name.removesuffix(":0") for number, variable in enumerate(variables)]
     taken = {node.name for endpoint in endpoints for node in endpoint.concrete.graph.as_graph_def().node}
     names: list[str] = []
-    for number, name in enumerate(own):
-        if own.count(name) > 1 or name == "Variable":
-            name = paths.get(str(number), name)
+    for number, given in enumerate(own):
+        name = paths.get(str(number), given) if own.count(given) > 1 or given == "Variable" else given
         free, count = name, 0
         while free in taken:
             count += 1
@@ -251,10 +251,13 @@ def _trace_graph(tf: Any, builder: Callable[[], Any], request: Request, folder: 
     """Trace code that builds a graph of TensorFlow 1."""
     traced = Traced(folder / META_NAME, LiveObjects(), runtime=f"tensorflow {tf.__version__}")
     try:
-        with _graph_mode(tf) as default:
+        with _graph_mode(tf) as default, uncollected():
             result = builder()
             graph = graph_of(tf, result, default)
             named = inputs_and_outputs(tf, result, traced.notes)
+            with graph.as_default():
+                every = {*tf.compat.v1.global_variables(), *tf.compat.v1.local_variables()}
+                traced.objects = objects_of_graph(tf, sorted(every, key=lambda variable: variable.op.name))
     except Exception as error:
         raise explain(error, request.code, "build the graph") from error
     if not graph.get_operations():
@@ -265,13 +268,6 @@ def _trace_graph(tf: Any, builder: Callable[[], Any], request: Request, folder: 
     if result is not None and not holds_tensors(tf, result) and not request.graph_outputs and named is None:
         traced.notes.append(f"the code gives a {type(result).__name__}, which says nothing of inputs and outputs")
     signatures = {} if named is None or request.graph_outputs else {DEFAULT_SIGNATURE: named}
-    with graph.as_default():
-        every = {*tf.compat.v1.global_variables(), *tf.compat.v1.local_variables()}
-    traced.objects.loose = [
-        LiveVariable(variable.op.name, (variable.op.name,), dtype_of(variable), _shape(variable.shape),
-                     bool(variable.trainable))
-        for variable in sorted(every, key=lambda item: item.op.name)
-    ]  # fmt: skip
     _write(tf, graph, signatures, traced)
     return GraphModel(tf, traced, graph)
 
@@ -307,8 +303,8 @@ def _write(
                     v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
                 )
             )
-    reached = reached_nodes(message.graph_def, [item.name for _, outputs in signatures.values() for item in outputs.values()])
-    called = python_nodes(message.graph_def, reached if signatures else ())
+    computed = [tensor.name for _, outputs in signatures.values() for tensor in outputs.values()]
+    called = python_nodes(message.graph_def, reached_nodes(message.graph_def, computed) if signatures else ())
     if called:
         raise UnsupportedError(
             "the model calls back into Python (tf.py_function, tf.numpy_function), which no artifact can hold",

@@ -1,0 +1,68 @@
+"""The Keras models and modules whose variables are in a graph that code built.
+
+Code that builds a graph of TensorFlow 1 around a Keras model or a `tf.Module` gives tensors, not the model. The object
+is what an object-based checkpoint knows, so it is looked for among all that is alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tfthaw.ir.live_objects import LiveObjects
+from tfthaw.runtime.keras_models import is_keras_layer
+from tfthaw.runtime.live_objects import collect_objects, live_variable
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep what the code made and let go of alive: layers and their variables refer to each other."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def objects_of_graph(tf: Any, variables: Sequence[Any]) -> LiveObjects:
+    """Return the objects that hold the variables of a graph; variables that none holds are loose.
+
+    Args:
+        tf: TensorFlow.
+        variables: The variables of the graph.
+    """
+    nodes = {id(variable): variable.op.name for variable in variables}
+    found = [item for item in gc.get_objects() if is_keras_layer(item) or isinstance(item, tf.Module)]
+    owners: list[tuple[Any, LiveObjects]] = []
+    for owner in found:
+        objects = collect_objects(owner, nodes)
+        if any(variable.node for variable in objects.variables()):
+            owners.append((owner, objects))
+    owners = _outermost(owners)
+    result = LiveObjects()
+    if len(owners) == 1:
+        result = owners[0][1]
+    elif owners:
+        result = collect_objects({f"model_{number}": owner for number, (owner, _) in enumerate(owners)}, nodes)
+    held = {variable.node for variable in result.variables()}
+    result.loose = [live_variable(item, nodes[id(item)]) for item in variables if nodes[id(item)] not in held]
+    return result
+
+
+def _outermost(owners: Sequence[tuple[Any, LiveObjects]]) -> list[tuple[Any, LiveObjects]]:
+    """Return the owners with most variables, so that no two have the same ones: a model comes before its layers."""
+    taken: set[str] = set()
+    chosen = []
+    for owner, objects in sorted(owners, key=lambda item: -len(_nodes(item[1]))):
+        if not _nodes(objects) & taken:
+            taken |= _nodes(objects)
+            chosen.append((owner, objects))
+    return chosen
+
+
+def _nodes(objects: LiveObjects) -> set[str]:
+    return {variable.node for variable in objects.variables() if variable.node}
