@@ -19,6 +19,7 @@ from workflows.train import load_example
 def convert(job):
     """Do one job; return what `--json` would print, or the error."""
     options = dict(job["options"])
+    tf.keras.backend.clear_session()  # as in a notebook that was just started, where nothing is called `sequential_5`
     try:
         if job["way"] == "code":
             source = options.pop("checkpoint")
@@ -27,19 +28,19 @@ def convert(job):
         source = getattr(load_example(job["example"]), job["code"])
         if isinstance(source, type) or job["code"] == "build_model":
             source = source()
-        before = state(source)
+        variables = list(getattr(source, "variables", ()))
+        before = state(variables)
         try:
             return tfthaw.convert(source, job["destination"], **options).as_dict()
         finally:
-            assert state(source) == before
+            assert state(variables) == before
     except TfthawError as error:
         return {"error": type(error).__name__, "message": str(error)}
 
 
-def state(source):
+def state(variables):
     """Return what a conversion must leave alone: the model's values, and TensorFlow's own switches."""
-    variables = getattr(source, "variables", ())
-    values = [(variable.name, tf.convert_to_tensor(variable).numpy().tobytes()) for variable in variables]
+    values = [tf.convert_to_tensor(variable).numpy().tobytes() for variable in variables]
     return values, tf.executing_eagerly(), len(tf.compat.v1.get_default_graph().get_operations())
 
 

@@ -21,6 +21,7 @@ class Workflow:
         to: The format that is wanted.
         shape: The shape of the input; the batch is 5.
         kinds: The kinds of checkpoints that there are of it.
+        unclear: Those of Keras 3 that cannot be exported: they do not say which value is whose.
         options: Further options of the conversion.
         trained: What in the script is trained: a builder of a Keras model or module, or of a graph.
         output: The output's name in the signature, where the code gives it one.
@@ -31,9 +32,14 @@ class Workflow:
     to: str
     shape: tuple[int, ...]
     kinds: tuple[str, ...] = OF_KERAS_MODELS
+    unclear: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     trained: str = "build_model"
     output: str = ""
+
+    def kinds_under(self, keras):
+        """Return the kinds that can be exported under a Keras."""
+        return [kind for kind in self.kinds if keras != "keras3" or kind not in self.unclear]
 
     @property
     def spec(self):
@@ -58,8 +64,8 @@ WORKFLOWS = (
     Workflow("module_to_frozen_graph", "Linear", "frozen-graph", (5, 2), ("model", "root", "optimizer", "names"),
              trained="Linear"),
     Workflow("sequential_to_meta_graph", "build_model", "meta-graph", (5, 16)),
-    Workflow("subclassed_to_meta_graph", "Classifier", "meta-graph", (5, 4), options={"input": ["x:float32[?,4]"]},
-             trained="Classifier"),
+    Workflow("subclassed_to_meta_graph", "Classifier", "meta-graph", (5, 4), unclear=("names",),
+             options={"input": ["x:float32[?,4]"]}, trained="Classifier"),
     Workflow("placeholders_to_meta_graph", "build_graph", "meta-graph", (5, 16), ("names", "slots", "version1"),
              trained="build_graph", output="probabilities"),
 )  # fmt: skip

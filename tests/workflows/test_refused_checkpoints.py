@@ -1,4 +1,6 @@
-"""Checkpoints that must not be exported: one bit flipped, or those of another model."""
+"""Checkpoints that must not be exported: one bit flipped, those of another model, those that are not clear."""
+
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +32,16 @@ def test_nothing_is_written(conversion, lab):
         assert answer.status == (2 if conversion.fault == "damaged" else 1)
         assert answer.message.startswith("tfthaw: ")
         assert "Traceback" not in answer.message
+
+
+UNCLEAR = [Conversion("keras3", "live", position, kind)
+           for position, workflow in enumerate(WORKFLOWS) for kind in workflow.unclear]  # fmt: skip
+
+
+@pytest.mark.parametrize("conversion", UNCLEAR, ids=str)
+def test_what_is_not_clear_is_not_guessed(conversion, lab):
+    """Keras 3 calls the kernels of both layers of a subclassed model `classifier/kernel`."""
+    answer = lab.answer(conversion)
+    assert answer.document["error"] == "RestoreError"
+    assert "'classifier/kernel' could fill" in answer.message
+    assert not Path(conversion.table.destination(answer.folder)).exists()
