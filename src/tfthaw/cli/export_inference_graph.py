@@ -17,6 +17,7 @@ from typing import Any
 
 from tfthaw.cli.rendering import good, heading, human_bytes, print_json, print_notes
 from tfthaw.conversion.inference_graph import export_inference_graph
+from tfthaw.conversion.inference_module import export_inference_module
 from tfthaw.conversion.inference_options import INPUT_TYPES, InferenceOptions, read_input_shape
 from tfthaw.conversion.inference_result import InferenceExport
 from tfthaw.errors import UsageError
@@ -94,7 +95,8 @@ def _flag(text: str) -> bool:
 def run(options: argparse.Namespace) -> int:
     """Run the subcommand and return its exit status."""
     chosen = read_options(options)
-    result = export_inference_graph(chosen)
+    export = export_inference_graph if chosen.trained_checkpoint_dir is None else export_inference_module
+    result = export(chosen)
     if options.json:
         print_json(result.as_dict())
     else:
