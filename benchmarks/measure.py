@@ -4,7 +4,7 @@ This is no profiler and knows no command. The measuring process must stay small,
 child shares with its parent until `exec` into the child's peak; so nothing here, nor in what `python -m benchmarks`
 imports, loads numpy or TensorFlow.
 
-Source: getrusage(2) for `ru_maxrss`, proc_pid_status(5) for `RssAnon`.
+Source: getrusage(2) for `ru_maxrss`, proc_pid_status(5) for `RssAnon` and `PPid`.
 """
 
 import json
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_SECONDS = 0.01
+SAMPLES_PER_SEARCH = 20  # looking for new child processes reads the status of every process
 TIMEOUT_SECONDS = 600
 ROOT = Path(__file__).parents[1]
 
@@ -52,10 +53,12 @@ class Sample:
 
     Attributes:
         seconds: Wall time of the process, or what it measured itself.
-        cpu_seconds: Time on a CPU, user and system, of the whole process; far from `seconds`, it tells of waiting or of
-            several threads.
-        rss_mb: Peak resident memory in MB (10^6 bytes); pages of mapped files that it touched count.
-        anon_mb: Peak anonymous memory in MB, sampled, so that a peak of a few milliseconds can be missed.
+        cpu_seconds: Time on a CPU, user and system, of the process and its children; far from `seconds`, it tells of
+            waiting or of several threads.
+        rss_mb: Peak resident memory in MB (10^6 bytes), of the process or that child of it which had most; pages of
+            mapped files that it touched count.
+        anon_mb: Peak anonymous memory in MB, of the process and its children together, sampled, so that a peak of a few
+            milliseconds can be missed.
     """
 
     seconds: float
@@ -132,10 +135,10 @@ def run(command: Command) -> Sample:
 
 
 class _AnonymousMemory:
-    """Sample RssAnon of a process until it is gone."""
+    """Sample RssAnon of a process and of all that it started, until it is gone."""
 
     def __init__(self, pid: int) -> None:
-        self._status = Path(f"/proc/{pid}/status")
+        self._pids = [pid]
         self._peak_bytes = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -147,14 +150,33 @@ class _AnonymousMemory:
         return self._peak_bytes
 
     def _sample(self) -> None:
+        count = 0
         while not self._stopped.wait(SAMPLE_SECONDS):
-            try:
-                text = self._status.read_text()
-            except OSError:  # it has just ended
-                return
-            for line in text.splitlines():
-                if line.startswith("RssAnon:"):
-                    self._peak_bytes = max(self._peak_bytes, int(line.split()[1]) * 1024)
+            count += 1
+            if count % SAMPLES_PER_SEARCH == 0:
+                self._pids = _with_descendants(self._pids[0])
+            self._peak_bytes = max(self._peak_bytes, sum(1024 * _status(pid, "RssAnon") for pid in self._pids))
+
+
+def _with_descendants(root: int) -> list[int]:
+    """Return a process and all below it."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdecimal():
+            children.setdefault(_status(int(path.name), "PPid"), []).append(int(path.name))
+    found = [root]
+    for pid in found:  # grows while it is walked
+        found += children.get(pid, [])
+    return found
+
+
+def _status(pid: int, field: str) -> int:
+    """Return a number from the status of a process; 0 where it has just ended."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(f"{field}:")), 0)
 
 
 def _environment() -> dict[str, str]:

@@ -16,9 +16,9 @@ HEADER = """| work | command | median s | CPU s | peak RSS MB | peak anonymous M
 
 NOTES = """\
 Every row: one warm-up, then the commands in turns; medians of time, largest peaks of memory. Commands are whole
-processes; work marked "in process" is timed inside of it, without the start. CPU time is the whole process's. Peak RSS
-is what `wait4` says and what the bars compare: it counts touched pages of mapped files too. Anonymous memory is sampled
-every 10 ms and shown beside it. MB is 10^6 bytes."""
+processes, with those that they start; work marked "in process" is timed inside of it, without the start. CPU time is
+that of all of them. Peak RSS is what `wait4` says of the largest one and what the bars compare: it counts touched pages
+of mapped files too. Anonymous memory of all of them is sampled every 10 ms and shown beside it. MB is 10^6 bytes."""
 
 
 @dataclass
