@@ -249,9 +249,12 @@ class _Collector:
 
     def _list_trained(self, root: object) -> None:
         """Note the order in which optimizers of Keras 3 keep what they train."""
-        if not keras_generation(root) or not hasattr(root, "trainable_variables"):
+        if not keras_generation(root):
             return
-        trained = list(getattr(root, "trainable_variables", ()))
+        try:
+            trained = list(getattr(root, "trainable_variables", ()))
+        except ValueError:  # a model of Keras 2 that is not built
+            return
         if all(id(variable) in self._places for variable in trained):
             self._alias_list(0, TRAINED, {str(number): variable for number, variable in enumerate(trained)})
 
