@@ -30,7 +30,7 @@ from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
 from tfthaw.export.meta_graph import META_SUFFIX, write_meta_graph
 from tfthaw.export.saved_model import write_saved_model
-from tfthaw.ir.attrs import Shape
+from tfthaw.ir.attrs import Attr, Shape
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Collection, Model
 from tfthaw.ir.nodes import Node
@@ -39,7 +39,7 @@ from tfthaw.ir.types import output_dtype
 from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.input_boundary import known_shape
-from tfthaw.passes.prune import free_name
+from tfthaw.passes.prune import free_name, without_lost_colocations
 from tfthaw.passes.training_traces import left_in_training, random_nodes
 from tfthaw.passes.writes import drop_writes
 from tfthaw.serde.artifacts import open_artifact
@@ -341,11 +341,14 @@ def _constants_by_node(nodes: Iterable[Node]) -> dict[str, Tensor]:
 
 def _keep_global_step(prepared: Prepared) -> None:
     """Keep the count of training steps, which the object detection API exports with every model."""
-    known = {node.name for node in prepared.graph.nodes}
-    step = [
-        replace(node, device="", inputs=[], attrs={key: value for key, value in node.attrs.items() if key != "_class"})
-        for node in prepared.whole.nodes
-        if node.name == _GLOBAL_STEP and node.op in VARIABLE_OPS and node.name not in known
-    ]
-    if step and _GLOBAL_STEP in prepared.values:
-        prepared.graph = prepared.graph.with_nodes([*prepared.graph.nodes, *step[:1]])
+    value = prepared.values.get(_GLOBAL_STEP)
+    if value is None or any(node.name == _GLOBAL_STEP for node in prepared.graph.nodes):
+        return
+    known = [node for node in prepared.whole.nodes if node.name == _GLOBAL_STEP]
+    if known and known[0].op not in VARIABLE_OPS:
+        return
+    attrs: dict[str, Attr] = {
+        "dtype": value.dtype, "shape": Shape(value.shape), "container": b"", "shared_name": b""
+    }  # fmt: skip
+    step = Node(_GLOBAL_STEP, known[0].op if known else "VariableV2", [], "", known[0].attrs if known else attrs)
+    prepared.graph = prepared.graph.with_nodes([*prepared.graph.nodes, *without_lost_colocations([step])])
