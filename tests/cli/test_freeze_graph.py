@@ -310,6 +310,11 @@ class TestSavedModels:
         expected = freeze(*flags())["verified"]["weights"]["bytes"]
         assert freeze(*flags(input_graph=saved / "saved_model.pb"))["verified"]["weights"]["bytes"] == expected
 
+    def test_values_that_are_not_there(self, run, flags, saved):
+        shutil.rmtree(saved / "variables")
+        said = refusal(run, flags(input_saved_model_dir=saved), status=1)
+        assert "variables/ of the SavedModel should hold them" in said
+
     def test_a_tag_set_that_it_has_not(self, run, flags, saved):
         assert "serve" in refusal(run, flags(input_saved_model_dir=saved, saved_model_tags="train"))
 

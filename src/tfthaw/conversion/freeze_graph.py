@@ -31,7 +31,7 @@ from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, input_specs, prepare
 from tfthaw.conversion.result import ConversionResult, Verified
 from tfthaw.conversion.values import plan_loosely
-from tfthaw.errors import LimitError, NotFoundError, RestoreError, UnsupportedError, UsageError, naming
+from tfthaw.errors import LimitError, NotFoundError, RestoreError, TfthawError, UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
 from tfthaw.ir.attrs import Attr, AttrList
@@ -180,16 +180,7 @@ def _frozen(
     try:
         frozen, constants = freeze_prepared(prepared)
     except RestoreError as error:
-        if _lost_parts(error, sources.model.values):
-            raise UnsupportedError(
-                PARTITIONED, problems=error.missing, path=error.path,
-                hint="or give the .meta of the training run with --input_meta_graph, which says where the parts lie",
-            ) from error  # fmt: skip
-        error.hint = (
-            "give the checkpoint that belongs to this graph; what is in none may be set to a constant by a node of the "
-            "graph: --initializer_nodes"
-        )
-        raise
+        raise _explained(error, sources) from error
     _say_kept(job, frozen)
     frozen = replace(frozen, graph=_with_every_output(frozen.graph, prepared, tensors))
     job.expected = constants
@@ -235,7 +226,8 @@ def _kept_variables(flags: FreezeFlags, sources: Sources) -> frozenset[str]:
         names = {name.removesuffix(":0") for name in names_of(getattr(flags, flag))}
         if not names:
             continue
-        named = {node for node, shared in variables.items() if node in names or shared in names}
+        shared_names = {shared for node, shared in variables.items() if node in names or shared in names}
+        named = {node for node, shared in variables.items() if shared in shared_names}  # handles of one variable
         for name in sorted(names - variables.keys() - {*variables.values()}):
             near = NotFoundError.named("variable", name, variables).hint
             sources.notes.append(f"--{flag} names {name}, which is no variable of the graph; {near}")
@@ -263,10 +255,24 @@ def _exact_names(sources: Sources) -> dict[str, str]:
     return names
 
 
-def _lost_parts(error: RestoreError, values: Mapping[str, Tensor]) -> bool:
-    """Whether parts of partitioned variables have no value because nothing says where in the whole they lie."""
+def _explained(error: RestoreError, sources: Sources) -> TfthawError:
+    """Return what to say where variables have no value."""
     parts = [match[1] for name in error.missing if (match := _PART.fullmatch(name))]
-    return any(name in values for name in parts)
+    if any(name in sources.model.values for name in parts):  # the whole is there, and nothing says which part is where
+        return UnsupportedError(
+            PARTITIONED, problems=error.missing, path=error.path,
+            hint="or give the .meta of the training run with --input_meta_graph, which says where the parts lie",
+        )  # fmt: skip
+    hint = "the directory variables/ of the SavedModel should hold them: copy all of it"
+    if not sources.is_saved_model:
+        hint = (
+            "give the checkpoint that belongs to this graph; what is in none may be set to a constant by a node of the "
+            "graph: --initializer_nodes"
+        )
+    return RestoreError(
+        error.message, missing=error.missing, unused=error.unused, mismatched=error.mismatched, path=error.path,
+        where=error.where, hint=hint,
+    )  # fmt: skip
 
 
 def _say_kept(job: _Job, frozen: Model) -> None:
