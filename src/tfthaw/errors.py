@@ -166,7 +166,10 @@ class RestoreError(TfthawError):
         missing: Variables for which the checkpoint has no value.
         unused: Checkpoint keys that fill no variable.
         mismatched: Variables whose value has another dtype or shape, as sentences.
+        differences: How the checkpoint differs from the model, for people; then told instead of the three lists.
     """
+
+    differences: tuple[str, ...] = ()
 
     def __init__(self, message: str, *, missing: Sequence[str] = (), unused: Sequence[str] = (),
                  mismatched: Sequence[str] = (), path: str | os.PathLike[str] | None = None,
@@ -177,6 +180,8 @@ class RestoreError(TfthawError):
         self.mismatched = tuple(mismatched)
 
     def __str__(self) -> str:
+        if self.differences:
+            return _with_list(super().__str__(), self.differences, most=len(self.differences))
         lines = [f"missing: {name}" for name in self.missing]
         lines += [f"unused: {name}" for name in self.unused]
         return _with_list(super().__str__(), [*lines, *self.mismatched])

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tfthaw.conversion.bridging import bridge
+from tfthaw.conversion.code_values import CheckpointValues, code_weights
 from tfthaw.conversion.freezing import freeze_prepared
 from tfthaw.conversion.from_code import (
     CodeSource,
     code_model,
-    explaining_differences,
     graph_options,
     is_live,
     open_code,
@@ -225,9 +225,14 @@ def _write_graph_format(job: _Job) -> None:
 def _write_traced(job: _Job, code: CodeSource) -> None:
     """Write the traced graph of code, with the values of a checkpoint."""
     options = job.options
-    values = None if options.checkpoint is None else job.open_checkpoint(options.checkpoint)
-    model = with_values(code, code_model(code), options, values)
-    with explaining_differences(code):
+    values = None
+    if options.checkpoint is not None:
+        values = CheckpointValues(job.open_checkpoint(options.checkpoint), options)
+    model = with_values(code, code_model(code), values)
+    explaining: AbstractContextManager[None] = nullcontext()
+    if values is not None and code.matches is not None:
+        explaining = values.explaining(code.live.traced.objects, code.matches)
+    with explaining:
         _write_prepared(job, prepare(model, graph_options(code, options), path=options.checkpoint or code.name))
     job.notes += code.notes
 
@@ -325,6 +330,13 @@ def _write_weights(job: _Job) -> None:
         contents = keras_contents(job.artifact, job.destination, job.options, job.notes)
         job.files = write_keras(contents, job.destination, job.delivery(contents.tensors))
         return
+    if job.code is not None:
+        if job.options.checkpoint is None:
+            raise UsageError("no checkpoint gives the values", hint="give it with --checkpoint")
+        checkpoint = CheckpointValues(job.open_checkpoint(job.options.checkpoint), job.options)
+        job.notes += job.code.notes
+        _write_tensors(job, code_weights(job.code.live.traced.objects, checkpoint, job.options, job.notes), {})
+        return
     if job.options.keys == "names" and OBJECT_GRAPH_KEY in job.artifact.variables:
         raise UnsupportedError(
             "the keys of the source are paths of objects, and nothing gives the variables other names",
@@ -334,13 +346,18 @@ def _write_weights(job: _Job) -> None:
         tensors = checkpoint_tensors(job.artifact, job.options, job.notes)
     else:
         tensors, job.notes = select_weights(job.artifact, job.options)
+    structure = {} if job.options.to == "checkpoint" else keras_structure(job.artifact, job.options)
+    _write_tensors(job, tensors, structure)
+
+
+def _write_tensors(job: _Job, tensors: Mapping[str, Tensor], structure: Mapping[str, str]) -> None:
+    """Write tensors by name into a checkpoint or a file of weights."""
     if job.options.to == "checkpoint":
         job.files = write_checkpoint(tensors, job.destination, job.delivery(tensors, Path(job.destination).name))
-    else:
-        structure = keras_structure(job.artifact, job.options)
-        job.files = write_weights_file(
-            tensors, job.destination, job.delivery(tensors), to=job.options.to, metadata=structure
-        )
+        return
+    job.files = write_weights_file(
+        tensors, job.destination, job.delivery(tensors), to=job.options.to, metadata=structure
+    )
 
 
 def _prove_weights(job: _Job, expected: Mapping[str, Tensor], written: Path) -> WeightProof:

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tfthaw.conversion.code_values import CheckpointValues, values_of_variables
 from tfthaw.conversion.options import Options
-from tfthaw.errors import RestoreError, UsageError
+from tfthaw.errors import UsageError
 from tfthaw.ir.input_specs import parse_inputs
 from tfthaw.ir.model import Model
 from tfthaw.ir.variables import VariableDeclaration, graph_variables
-from tfthaw.restore.live_variables import LiveMatches, match_live
-from tfthaw.restore.plan import choose_averages
+from tfthaw.restore.live_variables import LiveMatches
 from tfthaw.runtime.endpoints import Request
 from tfthaw.runtime.live_model import LiveModel
 from tfthaw.serde.artifacts import Artifact, open_artifact
@@ -138,13 +138,12 @@ def graph_options(source: CodeSource, options: Options) -> Options:
     return replace(options, checkpoint=None, map={}, ema="keep", signature=signature, code=None, input=())
 
 
-def with_values(source: CodeSource, model: Model, options: Options, values: Artifact | None) -> Model:
+def with_values(source: CodeSource, model: Model, values: CheckpointValues | None) -> Model:
     """Give the variables of a traced graph their values from a checkpoint.
 
     Args:
         source: The traced code.
         model: Its model.
-        options: What the user asked for.
         values: The checkpoint; None where none was given.
 
     Raises:
@@ -160,50 +159,10 @@ def with_values(source: CodeSource, model: Model, options: Options, values: Arti
                 "tf.train.Checkpoint(model=model).write('ckpt')",
             )
         return model
-    tensors, notes = choose_averages(values.tensors, options.ema)
-    source.notes += notes
-    matches = source.matches = match_checkpoint(source, options, values, tensors)
+    source.notes += values.notes
+    matches = source.matches = values.match(source.live.traced.objects)
     source.notes += matches.notes
-    given: dict[str, Tensor] = {}
-    taken = set()
     names = {variable.node: variable.name for variable in graph_variables(model.graph.nodes, model.declared)}
-    for node, key in matches.keys.items():
-        if node in names:
-            given[names[node]] = tensors[key]
-            taken.add(key)
-    source.values = {node: given[name] for node, name in names.items() if name in given}
-    others = {key: tensor for key, tensor in tensors.items() if key not in taken and key not in given}
-    return replace(model, values={**given, **others})
-
-
-def match_checkpoint(
-    source: CodeSource, options: Options, values: Artifact, tensors: Mapping[str, Tensor]
-) -> LiveMatches:
-    """Find out which key of a checkpoint fills which variable of the live objects.
-
-    Args:
-        source: The traced code.
-        options: What the user asked for.
-        values: The checkpoint.
-        tensors: What it holds, with moving averages chosen.
-
-    Raises:
-        RestoreError: What belongs to which is not clear.
-    """
-    stored = None
-    if values.checkpoint is not None:
-        from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
-
-        stored = read_stored_graph(values.checkpoint)
-    return match_live(
-        source.live.traced.objects, tensors, stored, path=values.path, root=options.checkpoint_root, renames=options.map
-    )
-
-
-@contextmanager
-def explaining_differences(source: CodeSource) -> Iterator[None]:
-    """Say in a restore that fails how the checkpoint differs from the code."""
-    try:
-        yield
-    except RestoreError:
-        raise
+    given = values_of_variables(names, matches, values.tensors)
+    source.values = {node: values.tensors[key] for node, key in matches.keys.items() if node in names}
+    return replace(model, values=given)

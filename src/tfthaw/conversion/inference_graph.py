@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tfthaw._new_files import new_directory
+from tfthaw.conversion.code_values import CheckpointValues
 from tfthaw.conversion.from_code import code_model, open_code, with_values
 from tfthaw.conversion.inference_directory import LAYOUT_V1, read_pipeline, require_own_directory
 from tfthaw.conversion.inference_input import feed_model
@@ -115,7 +116,7 @@ def _inference_model(
         chosen = Options(to="meta-graph", code=options.code, input=options.input, checkpoint=checkpoint.path,
                          ema="use" if moving_averages else "keep")  # fmt: skip
         code = opened.enter_context(open_code(None, chosen))
-        model = with_values(code, code_model(code), chosen, checkpoint)
+        model = with_values(code, code_model(code), CheckpointValues(checkpoint, chosen))
         path: str | None = code.name
     else:
         source = opened.enter_context(open_artifact(options.meta_graph)) if options.meta_graph else checkpoint

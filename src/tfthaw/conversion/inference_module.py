@@ -21,6 +21,7 @@ import numpy as np
 
 from tfthaw import proto
 from tfthaw._new_files import new_directory
+from tfthaw.conversion.code_values import CheckpointValues
 from tfthaw.conversion.from_code import CodeSource, code_model, open_code, with_values
 from tfthaw.conversion.inference_directory import (
     CONFIG_FILE,
@@ -95,7 +96,7 @@ def export_inference_module(options: InferenceOptions) -> InferenceExport:
         chosen = Options(to="saved-model", code=options.code, input=options.input, checkpoint=checkpoint.path,
                          set=options.set, allow_missing=options.allow_missing)  # fmt: skip
         code = opened.enter_context(open_code(None, chosen))
-        model = with_values(code, code_model(code), chosen, checkpoint)
+        model = with_values(code, code_model(code), CheckpointValues(checkpoint, chosen))
         export = _Export(options, code, checkpoint, model, chosen)
         if pipeline.uses_moving_averages:
             export.notes.append("eval_config.use_moving_averages is set, which exports of TensorFlow 2 never looked at")

@@ -92,7 +92,7 @@ def checkpoint_tensors(artifact: Artifact, options: Options, notes: list[str]) -
                    for key, name in zip(objects.optimizer, located.optimizer, strict=True))  # fmt: skip
     _note_left(source, located, notes, keeps_optimizer=True)
     tensors[SAVE_COUNTER_KEY] = ArrayTensor(np.int64(1))
-    tensors[OBJECT_GRAPH_KEY] = _graph_tensor(objects.graph)
+    tensors[OBJECT_GRAPH_KEY] = object_graph_tensor(objects.graph)
     notes.append("a save counter of 1 was added, which tf.train.Checkpoint expects")
     return tensors
 
@@ -102,10 +102,11 @@ def _same_objects(artifact: Artifact, source: KerasSource, graph: TrackableObjec
     others = {name: tensor for name, tensor in artifact.variables.items()
               if tensor.dtype is DType.string and name != OBJECT_GRAPH_KEY}  # fmt: skip
     tensors = {**source.tensors, **others}
-    return {**tensors, OBJECT_GRAPH_KEY: _graph_tensor(without_values(graph, tensors))}
+    return {**tensors, OBJECT_GRAPH_KEY: object_graph_tensor(without_values(graph, tensors))}
 
 
-def _graph_tensor(graph: TrackableObjectGraph) -> Tensor:
+def object_graph_tensor(graph: TrackableObjectGraph) -> Tensor:
+    """Return an object graph as a checkpoint holds it."""
     message = proto.serialize(trackable_object_graph_to_proto(graph))
     return ArrayTensor(np.array(message, object), DType.string)
 

@@ -38,16 +38,17 @@ def select_weights(artifact: Artifact, options: Options) -> tuple[dict[str, Tens
             notes.append(f"{len(state)} tensors of the optimizer's state were left out; --optimizer keep keeps them")
     if options.to != "checkpoint":
         tensors = _without_bookkeeping(tensors, notes)
-    if options.dtype:
-        target = DType[options.dtype]
-        cast = {
-            name: tensor for name, tensor in tensors.items() if tensor.dtype.is_float and tensor.dtype is not target
-        }
-        tensors = {
-            name: CastTensor(tensor, target, name=name) if name in cast else tensor for name, tensor in tensors.items()
-        }
-        notes.append(f"{len(cast)} tensors were cast to {target.name}; the proof compares the cast values")
-    return tensors, notes
+    return cast_floats(tensors, options, notes), notes
+
+
+def cast_floats(tensors: Mapping[str, Tensor], options: Options, notes: list[str]) -> dict[str, Tensor]:
+    """Return tensors, floats among them in the type that the user asked for; a note says how many."""
+    if not options.dtype:
+        return dict(tensors)
+    target = DType[options.dtype]
+    cast = {name for name, tensor in tensors.items() if tensor.dtype.is_float and tensor.dtype is not target}
+    notes.append(f"{len(cast)} tensors were cast to {target.name}; the proof compares the cast values")
+    return {name: CastTensor(tensor, target, name=name) if name in cast else tensor for name, tensor in tensors.items()}
 
 
 def _source(artifact: Artifact, options: Options, notes: list[str]) -> dict[str, Tensor]:
