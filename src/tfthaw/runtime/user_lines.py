@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 _LINE_LENGTH = 80
+_FRAME = re.compile(r'^\s*File "([^"\n]+)", line (\d+), in (\w+)', re.MULTILINE)
 _GENERATED = "__autograph_generated_file"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -73,6 +75,9 @@ def _lines(error: BaseException) -> Iterator[UserLine]:
     """Yield the lines that an exception passed through, innermost first; those that AutoGraph mapped back lead."""
     if isinstance(error, SyntaxError) and error.filename:
         yield UserLine(error.filename, error.lineno or 1)
+    text = str(error)
+    if "in user code:" in text:  # AutoGraph in AutoGraph: only the message has the inner frames, mapped back
+        yield from reversed([UserLine(file, int(line), _function(name)) for file, line, name in _FRAME.findall(text)])
     metadata = getattr(error, "ag_error_metadata", None)
     for frame in getattr(metadata, "translated_stack", ()):
         yield UserLine(str(frame.filename), int(frame.lineno), _function(frame.function_name))
