@@ -123,6 +123,9 @@ def _code() -> list[Row]:
         Row("vgg-saved-model", "code of VGG16 and 528 MiB checkpoint -> SavedModel, weights proved", "vgg",
             _convert_code(source, "vgg-saved", "saved-model"),
             {"model.export": _keras_export("export", source, "vgg-by-keras")}, Bars({"model.export": 1.5})),
+        Row("vgg-proved", "the same, outputs proved too", "vgg",
+            _convert_code(source, "vgg-proved", "saved-model", "outputs"),
+            {"model.export": _keras_export("export", source, "vgg-by-keras")}, Bars({"model.export": 1.5})),
         Row("vgg-freeze", "code of VGG16 and 528 MiB checkpoint -> frozen graph, weights proved", "vgg",
             _convert_code(source, "vgg.pb", "frozen-graph"),
             {"convert_variables_v2": _keras_export("freeze", source, "vgg-by-tensorflow.pb")},
@@ -130,9 +133,9 @@ def _code() -> list[Row]:
     ]  # fmt: skip
 
 
-def _convert_code(source: Path, name: str, target: str) -> Command:
+def _convert_code(source: Path, name: str, target: str, verify: str = "weights") -> Command:
     code = f"{Path(__file__).with_name('vgg.py')}:build_model"
-    return _tfthaw("convert", source, OUTPUTS / name, "--to", target, "--code", code, "--verify", "weights",
+    return _tfthaw("convert", source, OUTPUTS / name, "--to", target, "--code", code, "--verify", verify,
                    output=OUTPUTS / name)  # fmt: skip
 
 
