@@ -67,7 +67,7 @@ def _readable(values: Mapping[str, Tensor], stored: TrackableObjectGraph | None,
                 and key.rpartition("/")[2] not in _STATE}  # fmt: skip
     view = StoredView(stored)
     top = view.follow_path(root) if root is not None else None
-    below = None if top is None else set(view.keys_below(top))
+    below = None if top is None else set(view.keys_below([top]))
     said = {node: (key, name) for node, key, name in view.stored_variables()}
     slots = find_slots(stored.nodes, {node: name for node, (_, name) in said.items()})
     kept = {key: name or key.removesuffix(VALUE_KEY) for node, (key, name) in said.items()

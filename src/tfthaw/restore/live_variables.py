@@ -19,10 +19,11 @@ from tfthaw.errors import NotFoundError, RestoreError
 from tfthaw.ir.live_objects import TRAINED, LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
 from tfthaw.restore.live_name_keys import drifted_names, keys_by_names
-from tfthaw.restore.live_walk import StoredView, Walked, walk_together
+from tfthaw.restore.live_walk import StoredView, Walked, only_stored, walk_together
 from tfthaw.tensors import Tensor
 
 _MOST_DEEP = 3  # `Checkpoint(trainer=trainer)` with `trainer.model.encoder`
+_MOST_ROOTS = 500  # a checkpoint holds a few models; what is beyond is found by --checkpoint-root
 _HINT_ROOT = "say which one is meant with --checkpoint-root NAME"
 _HINT_MAP = 'a map file says it: "checkpoint key" = "variable"'
 
@@ -136,7 +137,7 @@ class _Matcher:
         if not is_complete and root is None and self._is_container():
             self._apart(view, paths)
         elif best is not None:
-            self._take_walk(best)
+            self._take_walk(view, best)
             self._found.root = root if root is not None else paths.get(best.root, "")
             if best.root and root is None and self._found.root != "model":
                 self._found.notes.append(f"the model is {self._found.root!r} in the checkpoint")
@@ -151,8 +152,9 @@ class _Matcher:
             return []
         item = self._objects.nodes[start]
         names = item.children.keys() | item.other_children.keys()
-        found = [walk_together(self._objects, view, root, start) for root in roots
-                 if not (names.isdisjoint(view.children(root)) and names.isdisjoint(view.numbered(root)))]  # fmt: skip
+        likely = [root for root in roots
+                  if not (names.isdisjoint(view.children(root)) and names.isdisjoint(view.numbered(root)))]  # fmt: skip
+        found = [walk_together(self._objects, view, root, start) for root in likely[:_MOST_ROOTS]]
         return [walk for walk in found if walk.keys or walk.contested]
 
     def _fitting(self, walk: Walked) -> dict[str, str]:
@@ -197,20 +199,20 @@ class _Matcher:
             if walks:
                 best = self._best(walks, paths)
                 roots[name] = paths.get(best.root, "")
-                self._take_walk(best)
+                self._take_walk(view, best)
         if len(set(roots.values())) < len(roots):
             said = ", ".join(f"{name}: {root!r}" for name, root in roots.items())
             self._problems.append(f"objects: several that the code returned are one in the checkpoint: {said}")
         self._found.notes += [f"{name} is {root!r} in the checkpoint" for name, root in roots.items() if name != root]
 
-    def _take_walk(self, walk: Walked) -> None:
+    def _take_walk(self, view: StoredView, walk: Walked) -> None:
         for place, key in walk.keys.items():
             if self._fits_or_is_needed(place, key):
                 self._take(self._id(place), key, "object" if place in walk.exact else "layer")
         for place, keys in walk.contested.items():
             if self._id(place) not in self._found.keys:
                 self._contested[self._id(place)] = keys
-        self._found.unused += walk.unused
+        self._found.unused += only_stored(view, walk)
 
     def _fits_or_is_needed(self, place: int, key: str) -> bool:
         """Whether to take a key: of what is needed also one that does not fit, since that is to be told."""

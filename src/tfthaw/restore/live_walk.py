@@ -40,14 +40,16 @@ class Walked:
         keys: live variable's position -> checkpoint key.
         exact: The positions that were found along the same names.
         contested: live variable's position -> the keys that different ways lead to.
-        unused: Keys of variables that the checkpoint has in objects that were found, and the live ones have not.
+        partners: live object's position -> what it is in the checkpoint.
+        start: The live object from which it began.
     """
 
     root: int
     keys: dict[int, str] = field(default_factory=dict)
     exact: set[int] = field(default_factory=set)
     contested: dict[int, list[str]] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
+    partners: dict[int, list[int]] = field(default_factory=dict)
+    start: int = 0
 
 
 class StoredView(ObjectView):
@@ -57,6 +59,7 @@ class StoredView(ObjectView):
         super().__init__(graph)
         self._count = len(graph.nodes)
         self._numbered: dict[int, dict[str, int]] = {}
+        self._holders: set[int] | None = None
 
     def numbered(self, node: int) -> dict[str, int]:
         """Return the layers with variables of a Keras model, as Keras 2 numbers them; nothing for other objects."""
@@ -73,20 +76,34 @@ class StoredView(ObjectView):
     def _layers(self, node: int) -> list[int]:
         """Return the items of a list that have variables, in order."""
         numbered = sorted((int(name), item) for name, item in self.children(node).items() if _is_number(name))
-        return [item for _, item in numbered if self.has_variables(item)]
+        if self._holders is None:
+            self._holders = self._with_variables()
+        return [item for _, item in numbered if item in self._holders]
 
-    def has_variables(self, node: int) -> bool:
-        """Whether an object is a variable or has one below it, apart from what only training needs."""
-        return bool(self.keys_below(node))
+    def _with_variables(self) -> set[int]:
+        """Return the objects that are variables or have some below them, apart from what only training needs."""
+        parents: dict[int, list[int]] = defaultdict(list)
+        for node in range(self._count):
+            for name, child in self.children(node).items():
+                if name not in ASIDE:
+                    parents[child].append(node)
+        pending = [node for node in range(self._count) if self.key(node) is not None]
+        found = set(pending)
+        for node in pending:
+            fresh = [parent for parent in parents[node] if parent not in found]
+            found.update(fresh)
+            pending += dict.fromkeys(fresh)
+        return found
 
-    def keys_below(self, node: int, but: Container[int] = ()) -> list[str]:
-        """Return the keys of all variables of an object, apart from what only training needs.
+    def keys_below(self, nodes: Iterable[int], but: Container[int] = ()) -> list[str]:
+        """Return the keys of all variables of objects, apart from what only training needs.
 
         Args:
-            node: The object.
+            nodes: The objects.
             but: Objects to leave out, with what only they hold.
         """
-        keys, pending, seen = [], [node], {node}
+        keys, pending = [], list(nodes)
+        seen = set(pending)
         while pending:
             here = pending.pop()
             key = self.key(here)
@@ -150,7 +167,7 @@ def walk_together(objects: LiveObjects, view: StoredView, root: int, start: int 
     exact = _follow({start: [root]}, lambda place, node: _same_names(objects, view, place, node), {})
     known = {place: list(nodes) for place, nodes in exact.items()}
     others = _follow(known, lambda place, node: _any_names(objects, view, place, node), exact)
-    result = Walked(root)
+    result = Walked(root, partners=others, start=start)
     for place, nodes in others.items():
         if objects.nodes[place].variable is None:
             continue
@@ -161,25 +178,22 @@ def walk_together(objects: LiveObjects, view: StoredView, root: int, start: int 
                 result.exact.add(place)
         elif keys:
             result.contested[place] = keys
-    result.unused = _unused(view, others, start)
     return result
 
 
-def _unused(view: StoredView, partners: Mapping[int, list[int]], start: int) -> list[str]:
+def only_stored(view: StoredView, walked: Walked) -> list[str]:
     """Return the keys of variables below objects that were found, where nothing was found for them.
 
     What hangs on the root itself may be anything that was saved with the model; only its numbered layers are its own.
     """
-    found = {node for nodes in partners.values() for node in nodes}
-    result: dict[str, None] = {}
-    for place, nodes in partners.items():
+    found = {node for nodes in walked.partners.values() for node in nodes}
+    others: dict[int, None] = {}
+    for place, nodes in walked.partners.items():
         for node in nodes:
             layers = view.numbered(node)
-            owned = layers if place == start else {**view.children(node), **layers}
-            for name, child in owned.items():
-                if name not in ASIDE and child not in found:
-                    result.update(dict.fromkeys(view.keys_below(child, found)))
-    return list(result)
+            owned = layers if place == walked.start else {**view.children(node), **layers}
+            others.update((child, None) for name, child in owned.items() if name not in ASIDE and child not in found)
+    return view.keys_below(others, found)
 
 
 class _Step(NamedTuple):
@@ -217,9 +231,9 @@ def _same_names(objects: LiveObjects, view: StoredView, place: int, node: int) -
     for name, child in numbered.items():
         yield _Step(child, layers[name], is_numbered=True)
     mine = objects.nodes[place].children
-    for name in sorted(mine.keys() & there.keys(), key=lambda name: not name.startswith(_NUMBERED)):
-        if name not in numbered:
-            yield _Step(mine[name], there[name], name.startswith(_NUMBERED))
+    shared = [name for name in mine if name in there and name not in numbered]
+    for name in sorted(shared, key=lambda name: not name.startswith(_NUMBERED)):
+        yield _Step(mine[name], there[name], name.startswith(_NUMBERED))
 
 
 def _any_names(objects: LiveObjects, view: StoredView, place: int, node: int) -> Iterator[_Step]:
