@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfthaw.errors import FormatError, LimitError, NotFoundError, TfthawError
+from tfthaw.errors import FormatError, LimitError, NotFoundError
 from tfthaw.formats.pipeline_config import (
     MAX_BYTES,
     Block,
@@ -183,7 +183,6 @@ def test_what_is_written_is_read_again(block):
 def test_any_text_is_read_or_refused(text):
     try:
         block = parse_pipeline_config(text)
-    except TfthawError as error:
-        assert isinstance(error, FormatError)
-    else:
-        assert parse_pipeline_config(config_text(block)) == block
+    except FormatError:
+        return
+    assert parse_pipeline_config(config_text(block)) == block

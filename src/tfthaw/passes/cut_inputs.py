@@ -48,17 +48,15 @@ def cut_input(
     Raises:
         UsageError: An output is computed without the tensor, or needs a node whose name is wanted.
     """
-    rewired = [_rewired(node, at, given) for node in graph.nodes]
-    index = GraphIndex(rewired)
-    needed = index.reach([name.node for name in outputs])
+    without = GraphIndex(_rewired(node, at, TensorName("", 0)) for node in graph.nodes)  # what is left of the source
     added = {node.name for node in nodes}
-    taken = sorted(added & needed - {at.node if at.node == given.node else ""})
+    taken = sorted(added & without.reach([name.node for name in outputs]) - {at.node})
     if taken:
         raise UsageError(
-            f"the name {taken[0]} is wanted for what feeds the model, and a node ({index.nodes[taken[0]].op}) has it "
+            f"the name {taken[0]} is wanted for what feeds the model, and a node ({without.nodes[taken[0]].op}) has it "
             f"that the outputs need", hint="cut the graph behind it with --input_tensor",
         )  # fmt: skip
-    kept = [node for node in rewired if node.name not in added]
+    kept = [_rewired(node, at, given) for node in graph.nodes if node.name not in added]
     kept, waits = _without_waits([*nodes, *kept], outputs)
     return Cut(graph.with_nodes(_without_shapes(node) for node in kept), tuple(waits))
 

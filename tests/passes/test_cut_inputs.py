@@ -1,0 +1,157 @@
+"""Input pipelines: where they end, and graphs that are cut there."""
+
+import numpy as np
+import pytest
+
+from graphs import by_name, constant, function, graph, library, node, placeholder
+from tfthaw.dtypes import DType
+from tfthaw.errors import UsageError
+from tfthaw.ir.attrs import AttrList, FunctionName, Shape
+from tfthaw.ir.graph import GraphIndex, TensorName
+from tfthaw.passes.cut_inputs import cut_input
+from tfthaw.passes.input_boundary import boundary_at, find_boundaries, pipeline_nodes, pixel_arithmetic
+from tfthaw.passes.written_sizes import has_functions_on, nodes_of_batch
+
+BATCH = TensorName("batch", 0)
+OUT = TensorName("out", 0)
+
+
+def shaped(found, *dims):
+    """Return a node that says the shape of its first output."""
+    found.attrs["_output_shapes"] = AttrList("shape", [Shape(tuple(dims) if dims != ("?",) else None)])
+    return found
+
+
+def queue(*dims, dtype=DType.float32, many=True):
+    """Return a queue, what fills it, and what takes a batch out of it."""
+    op = "QueueDequeueManyV2" if many else "QueueDequeueV2"
+    types = AttrList("type", [dtype, DType.int64])
+    dequeue = node("batch", op, "fifo", *(["n"] if many else []), T=None, component_types=types)
+    return [
+        node("fifo", "FIFOQueueV2", T=None),
+        node("files", "ReadFile", "name", T=None),
+        constant("name", b"a.png"),
+        node("image", "DecodePng", "files", T=None, dtype=DType.uint8),
+        node("enqueue", "QueueEnqueueV2", "fifo", "image", T=None),
+        constant("n", 2),
+        shaped(dequeue, *dims),
+    ]
+
+
+def test_the_last_queue_in_front_of_the_outputs_is_where_the_pipeline_ends():
+    found = graph(*queue(2, None, None, 3), node("conv", "Relu", "batch"), node("out", "Relu", "conv"))
+    (boundary,) = find_boundaries(GraphIndex(found.nodes), [OUT])
+    assert boundary.tensor == BATCH
+    assert (boundary.op, boundary.dtype) == ("QueueDequeueManyV2", DType.float32)
+    assert boundary.shape.dims == (2, None, None, 3)
+    assert boundary.may_be_images
+
+
+def test_labels_and_placeholders_are_boundaries_that_are_no_images():
+    found = graph(
+        *queue(2, None, None, 3), placeholder("training", (), DType.bool), placeholder("anything", None),
+        node("out", "Foo", "batch", "batch:1", "training", "anything", T=None),
+    )  # fmt: skip
+    boundaries = {str(item.tensor): item for item in find_boundaries(GraphIndex(found.nodes), [OUT])}
+    assert {name: item.may_be_images for name, item in boundaries.items()} == {
+        "batch:0": True, "batch:1": True, "training:0": False, "anything:0": True,
+    }  # fmt: skip
+    assert boundaries["batch:1"].shape.dims is None
+
+
+def test_a_single_image_counts_as_the_batch_that_it_is_made():
+    single = queue(None, None, 3, many=False)
+    axis = constant("axis", 0)
+    one = shaped(node("one", "ExpandDims", "batch", "axis"), 1, None, None, 3)
+    found = graph(*single, axis, one, node("out", "Relu", "one"))
+    (boundary,) = find_boundaries(GraphIndex(found.nodes), [OUT])
+    assert boundary.tensor == TensorName("one", 0)
+    changed = graph(*single, axis, node("half", "Mul", "batch", "batch"),
+                    shaped(node("one", "ExpandDims", "half", "axis"), 1, None, None, 3),
+                    node("out", "Relu", "one"))  # fmt: skip
+    (boundary,) = find_boundaries(GraphIndex(changed.nodes), [OUT])
+    assert boundary.tensor == BATCH
+    assert not boundary.may_be_images
+
+
+def test_arithmetic_on_pixels_is_found_through_queues_and_functions():
+    scaled = [
+        node("fifo", "FIFOQueueV2", T=None), constant("data", b""),
+        node("image", "DecodePng", "data", T=None, dtype=DType.uint8),
+        node("float", "Cast", "image", T=None, SrcT=DType.uint8, DstT=DType.float32), constant("scale", 0.1),
+        shaped(node("scaled", "Mul", "float", "scale"), None, None, 3),
+        node("size", "Mul", "scale", "scale", T=DType.int32), node("other", "Sub", "size", "size", T=DType.int32),
+        node("enqueue", "QueueEnqueueV2", "fifo", "scaled", "other", T=None),
+        node("batch", "QueueDequeueV2", "fifo", T=None), node("out", "Relu", "batch"),
+    ]  # fmt: skip
+    found = graph(*scaled)
+    assert pixel_arithmetic(found, GraphIndex(found.nodes), BATCH) == ["Mul"]
+    body = function("prepare", {"x": DType.float32}, [node("y", "Sub", "x", "x")], {"y": ("y:z:0", DType.float32)})
+    nodes = [
+        node("set", "MapDataset", T=None, f=FunctionName("prepare")), node("iterator", "IteratorV2", T=None),
+        node("make", "MakeIterator", "set", "iterator", T=None), node("batch", "IteratorGetNext", "iterator", T=None),
+    ]  # fmt: skip
+    found = library(nodes, body)
+    assert pixel_arithmetic(found, GraphIndex(found.nodes), BATCH) == ["Sub"]
+
+
+def _cut(found, *nodes, outputs=(OUT,), at=BATCH):
+    new = [placeholder("image_tensor", (None, None, None, 3), DType.uint8), *nodes]
+    return cut_input(found, at, TensorName(new[-1].name, 0), new, outputs)
+
+
+def test_what_took_the_tensor_takes_another_one():
+    found = graph(*queue(2, 8, 8, 3), shaped(node("conv", "Relu", "batch"), 2, 8, 8, 3),
+                  node("label", "Relu", "batch:1"), node("out", "Relu", "conv", "^batch"))  # fmt: skip
+    before = [(item.name, list(item.inputs)) for item in found.nodes]
+    nodes = by_name(_cut(found).graph)
+    assert nodes["conv"].inputs == ["image_tensor"]
+    assert nodes["out"].inputs == ["conv", "^image_tensor"]
+    assert nodes["label"].inputs == ["batch:1"]
+    assert "_output_shapes" not in nodes["conv"].attrs
+    assert [(item.name, list(item.inputs)) for item in found.nodes] == before
+    assert not pipeline_nodes(GraphIndex(nodes.values()), ["out"], through_control=True)
+
+
+def test_nothing_waits_for_the_pipeline():
+    found = graph(
+        *queue(2, 8, 8, 3), node("check", "Assert", "batch:1", T=None), node("conv", "Relu", "batch"),
+        node("out", "Relu", "conv", "^check", "^enqueue"), node("train", "NoOp", "^check", T=None),
+    )  # fmt: skip
+    cut = _cut(found)
+    assert by_name(cut.graph)["out"].inputs == ["conv"]
+    assert set(cut.waits) == {"check", "enqueue"}
+    assert by_name(cut.graph)["train"].inputs == ["^check"]
+
+
+def test_a_node_whose_name_is_wanted_goes_unless_it_is_needed():
+    found = graph(*queue(2, 8, 8, 3), node("image_tensor", "Relu", "batch:1"), node("out", "Relu", "batch"))
+    assert by_name(_cut(found).graph)["image_tensor"].op == "Placeholder"
+    found = graph(*queue(2, 8, 8, 3), node("image_tensor", "Relu", "batch"), node("out", "Relu", "image_tensor"))
+    with pytest.raises(UsageError, match=r"image_tensor is wanted .* a node \(Relu\) has it"):
+        _cut(found)
+
+
+def test_sizes_that_a_graph_has_written_in():
+    anchors = constant("anchors", np.zeros((2, 4), np.float32))
+    cases = {
+        "split": [node("split", "Unpack", "batch", num=2, axis=0)],
+        "shape": [constant("to", [2, -1]), node("shape", "Reshape", "batch", "to", Tshape=DType.int32)],
+        "tiled": [anchors, node("tiled", "AddV2", "batch", "anchors")],
+    }
+    for name, nodes in cases.items():
+        index = GraphIndex([*queue(2, 8, 8, 3), *nodes, node("out", "Relu", name)])
+        assert nodes_of_batch(index, BATCH, [OUT], 2) == [name]
+        assert nodes_of_batch(index, BATCH, [OUT], 5) == []
+        assert nodes_of_batch(index, BATCH, [TensorName("n", 0)], 2) == []
+    index = GraphIndex([*queue(2, 8, 8, 3), node("loop", "While", "batch", T=None, body=FunctionName("f")),
+                        node("out", "Relu", "loop")])  # fmt: skip
+    assert has_functions_on(index, BATCH, [OUT]) == ["loop"]
+
+
+def test_what_a_graph_says_of_a_tensor():
+    index = GraphIndex(graph(placeholder("x", (None, 3)), constant("c", [[1, 2]]), node("y", "Foo", "x")).nodes)
+    assert boundary_at(index, TensorName("x", 0)).shape.dims == (None, 3)
+    assert boundary_at(index, TensorName("c", 0)).shape.dims == (1, 2)
+    assert boundary_at(index, TensorName("y", 0)).dtype is None
+    assert boundary_at(index, TensorName("y", 0)).shape.dims is None
