@@ -98,7 +98,7 @@ class Training:
                 fed = v1.placeholder(tf.float32, [None, *self.workflow.shape[1:]])
                 model = self.build()
                 fetched = model(fed) if self.workflow.trained == "Linear" else model(fed, training=False)
-            variables = v1.global_variables()
+            variables = [variable for variable in v1.global_variables() if "seed_generator" not in variable.name]
             if self.kind == "slots":
                 v1.train.AdamOptimizer(0.01).minimize(tf.reduce_sum(outputs["logits"] ** 2))
             session.run(v1.global_variables_initializer())
