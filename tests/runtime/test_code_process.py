@@ -170,6 +170,15 @@ class TestStartingAnew:
             assert {variable.names[0] for variable in live.traced.objects.variables()} == {"dense/kernel", "dense/bias"}
         assert "TF_USE_LEGACY_KERAS" not in os.environ
 
+    def test_code_that_chooses_keras_2_by_itself_has_it(self, code, monkeypatch):
+        monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
+        code.write_text(
+            "import os\nos.environ['TF_USE_LEGACY_KERAS'] = '1'\nimport tensorflow as tf\n"
+            "def build():\n  return tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(2)])\n"
+        )
+        with started("train.py:build") as live:
+            assert live.traced.objects.keras == 2
+
     def test_code_that_fails_under_both_is_told_of_both(self, code, monkeypatch):
         monkeypatch.delenv("TF_USE_LEGACY_KERAS", raising=False)
         code.write_text("import tensorflow as tf\ndef build():\n  return tf.keras.layers.NoSuchLayer()\n")

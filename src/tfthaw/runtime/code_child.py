@@ -28,7 +28,8 @@ import numpy as np
 from tfthaw._files import SourceFile
 from tfthaw.errors import TfthawError, UsageError
 from tfthaw.runtime.code_messages import error_json, request_from_json, tensor_at, traced_json
-from tfthaw.runtime.explain import explain, needs_graph_mode, needs_legacy_keras
+from tfthaw.runtime.explain import LEGACY_KERAS as LEGACY_KERAS_VARIABLE
+from tfthaw.runtime.explain import explain, legacy_keras_is_on, needs_graph_mode, needs_legacy_keras
 from tfthaw.runtime.isolated import carry_out, packed, unpacked
 from tfthaw.runtime.live_model import LiveModel
 from tfthaw.runtime.tensorflow_runner import import_tensorflow
@@ -120,6 +121,12 @@ class _Child:
             running.__enter__()  # until the process ends: the code may import more whenever it is called
             signatures = request["request"]["signatures"].values()
             functions = {what: load_code(what).target for what in signatures if ":" in what}
+        if _asks_for_legacy_keras():
+            error = UsageError(
+                f"the code sets {LEGACY_KERAS_VARIABLE}, which chooses Keras 2", path=request["code"],
+                hint=f"install Keras 2 with: pip install tf_keras; and set {LEGACY_KERAS_VARIABLE}=1 before",
+            )  # fmt: skip
+            return {"error": error_json(error), "needs": LEGACY_KERAS}
         target = code.target
         if holds_tensors(tf, target):  # a graph that was built while the module was imported
             target = lambda: code.target  # noqa: E731
@@ -212,8 +219,15 @@ def _refusing_to_train(tf: Any, code: str) -> Iterator[None]:
             delattr(model, name) if method is None else setattr(model, name, method)
 
 
+def _asks_for_legacy_keras() -> bool:
+    """Whether the code has set the variable that chooses Keras 2: too late, for TensorFlow was there already."""
+    return os.environ.get(LEGACY_KERAS_VARIABLE, "").lower() in ("1", "true") and not legacy_keras_is_on()
+
+
 def _needs(error: BaseException, request: Mapping[str, Any]) -> str | None:
     """Return what the code needs in another process, where an exception says so."""
+    if _asks_for_legacy_keras():
+        return LEGACY_KERAS
     seen: BaseException | None = error
     while seen is not None:
         if needs_legacy_keras(seen):

@@ -139,7 +139,7 @@ class CodeProcess:
 
     def _started(self, variables: Mapping[str, str] | None = None, *, graph_mode: bool = False) -> _Child:
         """Start a child and ask it to trace."""
-        child = _Child(self._code, {**os.environ, **(variables or {})})
+        child = _Child(self._code, {**os.environ, "KERAS_BACKEND": "tensorflow", **(variables or {})})
         child.send({
             "do": "trace", "code": self._code, "request": request_json(self._request), "folder": self._folder.name,
             "graph_mode": graph_mode, "paths": [os.path.abspath(folder) for folder in sys.path if folder],
@@ -282,6 +282,9 @@ def _both(first: TfthawError | None, error: TfthawError) -> TfthawError:
     """Return the error of code that failed under Keras 3 and then, for another reason, under Keras 2."""
     if first is None:
         return error
-    what = ": ".join(part for part in (error.where, error.message) if part)
-    first.hint = f"under Keras 2 (tf_keras) it fails as well: {what}"
+    if error.message == first.message:
+        first.hint = "`import keras` is Keras 3 in any case; for Keras 2, write `from tensorflow import keras`"
+    else:
+        place = "" if error.where in (None, first.where) else f"{error.where}: "
+        first.hint = f"under Keras 2 (tf_keras) it fails as well: {place}{error.message}"
     return first

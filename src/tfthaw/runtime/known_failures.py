@@ -174,11 +174,11 @@ FAILURES = (
     ),
     KnownFailure(
         r"(?:Unrecognized keyword argument|[Aa]rgument(?:\(s\)|s)? not recognized).*?(\{.*?\})",
-        "Keras 3 does not take the arguments {1}", cure=Cure.LEGACY_KERAS,
+        "this Keras does not take the arguments {1}", cure=Cure.LEGACY_KERAS,
     ),
     KnownFailure(
-        r"module '(?:keras\.(?:_tf_keras|src)\S*|keras\.\w+(?:\.\w+)*)' has no attribute '(\w+)'",
-        "Keras 3 has no `{1}` here", cure=Cure.LEGACY_KERAS,
+        r"module '(?:tf_)?(?:keras\.(?:_tf_keras|src)\S*|keras\.\w+(?:\.\w+)*)' has no attribute '(\w+)'",
+        "this Keras has no `{1}` here", cure=Cure.LEGACY_KERAS,
     ),
     KnownFailure(
         r"No module named '((?:tensorflow\.)?keras\.[\w.]+)'|"
