@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-missing", metavar="GLOB", action="append", default=[],
                         help="variables that may stay without value")  # fmt: skip
     parser.add_argument("--allow-unused", metavar="GLOB", action="append", default=[],
-                        help="checkpoint keys that a map may leave out")  # fmt: skip
+                        help="checkpoint keys that a map, or the model that code gives, may leave out")  # fmt: skip
     parser.add_argument("--set", metavar="NODE=VALUE", action="append", default=[], type=_read_setting,
                         help="replace a placeholder by a constant")  # fmt: skip
     parser.add_argument("--strip-attrs", action="store_true", help="drop attrs that are at their default")

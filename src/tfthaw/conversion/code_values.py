@@ -64,6 +64,18 @@ class CheckpointValues:
         Raises:
             RestoreError: What belongs to which is not clear.
         """
+        matches = self._match(objects)
+        allowed = self._options.allow_unused
+        unused = [key for key in matches.unused if not any(fnmatch.fnmatchcase(key, glob) for glob in allowed)]
+        if unused:
+            raise RestoreError(
+                f"the model in the checkpoint has {len(unused)} variables that the code does not have: it is of "
+                "another architecture", unused=unused, path=self.path,
+                hint="give the code that the checkpoint was trained with, or name what may stay out: --allow-unused",
+            )  # fmt: skip
+        return matches
+
+    def _match(self, objects: LiveObjects) -> LiveMatches:
         renames, root = self._options.map, self._options.checkpoint_root
         if self._artifact.keras is None:
             return match_live(objects, self.tensors, self.stored, path=self.path, root=root, renames=renames)

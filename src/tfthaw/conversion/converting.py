@@ -402,7 +402,7 @@ def _prove_outputs(job: _Job, written: Path) -> OutputProof:
         )
         result, wanted = Endpoints(written, inputs, outputs), {name: specs[name] for name in inputs}
         if job.code is not None:
-            run = partial(job.code.run, outputs=list(outputs))
+            run = partial(job.code.live.run, outputs=list(outputs), values=prepared.taken)
             proof = prove_live_outputs(
                 run, source, result, wanted, prepared.settings, required=options.verify == "outputs",
                 run_written=job.code.live.run_artifacts,
@@ -446,6 +446,8 @@ def _no_outputs(job: _Job) -> str | None:
         return "the whole graph was kept, and nothing says what to run"
     if options.to == "graph-def":
         return "a graph without values cannot be run"
+    if job.code is not None and job.prepared.plan is not None and job.prepared.plan.missing:
+        return f"variables were left without value, as allowed: {', '.join(job.prepared.plan.missing)}"
     reaching = reaching_ops(job.prepared.whole)
     if reaching and options.verify != "outputs":
         return f"the source reaches outside ({', '.join(reaching)}); --verify outputs runs it all the same"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,6 @@ from tfthaw.restore.live_variables import LiveMatches
 from tfthaw.runtime.endpoints import Request
 from tfthaw.runtime.live_model import LiveModel
 from tfthaw.serde.artifacts import Artifact, open_artifact
-from tfthaw.tensors import Array, Tensor
 
 
 @dataclass
@@ -36,7 +35,6 @@ class CodeSource:
         live: The live model.
         artifact: Its graph, without values.
         name: What the code is called in messages.
-        values: variable's node -> its value; set by `with_values`.
         matches: Which key each variable takes.
         notes: What was guessed.
     """
@@ -44,13 +42,8 @@ class CodeSource:
     live: LiveModel
     artifact: Artifact
     name: str
-    values: dict[str, Tensor] = field(default_factory=dict)
     matches: LiveMatches | None = None
     notes: list[str] = field(default_factory=list)
-
-    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Run the live model with the values of the checkpoint."""
-        return self.live.run(inputs, outputs, self.values)
 
 
 def is_live(source: Any) -> bool:
@@ -164,5 +157,4 @@ def with_values(source: CodeSource, model: Model, values: CheckpointValues | Non
     source.notes += matches.notes
     names = {variable.node: variable.name for variable in graph_variables(model.graph.nodes, model.declared)}
     given = values_of_variables(names, matches, values.tensors)
-    source.values = {node: values.tensors[key] for node, key in matches.keys.items() if node in names}
     return replace(model, values=given)

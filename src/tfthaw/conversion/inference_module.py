@@ -238,7 +238,9 @@ class _Export:
         written = Side(str(folder / SAVED_MODEL), self.inputs[name], self.outputs, takes,
                        dtype=self._options.fed_dtype)  # fmt: skip
         shapes = [self._fed.shape, at.shape]
-        return prove_live_inference(self._code, live, [written], shapes, required=self._options.verify == "outputs")
+        return prove_live_inference(
+            self._code, self._prepared.taken, live, [written], shapes, required=self._options.verify == "outputs"
+        )
 
 
 def _fed_as_asked(model: Model, options: InferenceOptions) -> tuple[InferenceOutputs, Fed]:

@@ -23,7 +23,7 @@ from tfthaw.ir.attrs import Shape
 from tfthaw.passes.decode_images import ENCODED_KEY
 from tfthaw.runtime.isolated import Run, run_isolated
 from tfthaw.runtime.tensorflow_runner import is_installed
-from tfthaw.tensors import Array
+from tfthaw.tensors import Array, Tensor
 from tfthaw.verify.inputs import SIZES
 from tfthaw.verify.outputs import TOLERANCES, compare
 from tfthaw.verify.proofs import OutputProof
@@ -95,12 +95,14 @@ def prove_inference(
 
 
 def prove_live_inference(
-    code: CodeSource, reference: Side, written: Sequence[Side], shapes: Sequence[Shape], *, required: bool
-) -> OutputProof:
+    code: CodeSource, values: Mapping[str, Tensor], reference: Side, written: Sequence[Side], shapes: Sequence[Shape],
+    *, required: bool,
+) -> OutputProof:  # fmt: skip
     """Run a live model and what was written of it on the same images, and compare what comes out.
 
     Args:
-        code: The live model, with its values.
+        code: The live model.
+        values: variable's node -> its value.
         reference: What to feed and fetch of it.
         written: What was written.
         shapes: As in `prove_inference`.
@@ -115,7 +117,7 @@ def prove_live_inference(
         try:
             outputs = list(reference.outputs.values())
             found: list[dict[str, Array] | str] = [
-                code.run(reference.feeds(images), outputs), code.run(reference.feeds(images), outputs)
+                code.live.run(reference.feeds(images), outputs, values) for _ in range(2)
             ]  # fmt: skip
         except RuntimeFailure as error:
             failed = failed or error

@@ -103,6 +103,8 @@ class Writing:
         self._sides: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
         self._switched = False
         self._settings: dict[str, Array] = {}
+        self._values: dict[str, Tensor] = {}
+        self._taken: dict[str, Tensor] = {}
 
     def write(self, folder: Path, config: str) -> None:
         """Write everything into a directory, each artifact proved when it is written.
@@ -157,7 +159,7 @@ class Writing:
             delivery = Delivery(check=self._checked({}, constants, "", None))
             write_graph(model, folder / TEXT_FILE, delivery)
         self._sides[_META_FILE] = inputs, results
-        self._settings = prepared.settings
+        self._settings, self._values = prepared.settings, prepared.taken
         self.notes += prepared.notes
 
     def _write_frozen(self, folder: Path) -> None:
@@ -290,7 +292,9 @@ class Writing:
             self.notes.append(f"outputs were compared with those of {_META_FILE}: {why_not}")
             return prove_inference(written[0], written[1:], shapes, required=required)
         if inference.code is not None:
-            return prove_live_inference(inference.code, self._source_side(), written, shapes, required=required)
+            return prove_live_inference(
+                inference.code, self._values, self._source_side(), written, shapes, required=required
+            )
         return prove_inference(self._source_side(), written, shapes, required=required)
 
     @property

@@ -43,7 +43,7 @@ class Options:
         ema: What to do with moving averages: `keep`, `use` or `drop`.
         optimizer: `drop` or `keep` slot variables; None takes the format's default.
         allow_missing: Patterns of variables that may stay without value.
-        allow_unused: Patterns of checkpoint keys that may stay unused where a map is given.
+        allow_unused: Patterns of checkpoint keys that may stay unused where a map is given, or a model that code gives.
         set: placeholder -> the value that it shall have.
         dtype: Cast floating weights to this type (weights formats).
         verify: `weights` alone, or `outputs` too; None does what can be done.

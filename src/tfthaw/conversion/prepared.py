@@ -30,7 +30,7 @@ from tfthaw.passes.shared_handles import merge_shared_handles
 from tfthaw.passes.tables import fill_tables, fillers, refuse_mutable_tables
 from tfthaw.passes.vocabularies import embed_vocabularies, file_names
 from tfthaw.restore.object_keys import keys_by_node
-from tfthaw.restore.plan import choose_averages
+from tfthaw.restore.plan import Plan, choose_averages
 from tfthaw.serde.described_ops import described_ops
 from tfthaw.tensors import Array, Tensor
 from tfthaw.verify.examples import serialized_example
@@ -57,6 +57,7 @@ class Prepared:
         settings: Placeholders that are constants now, by tensor name, with their values.
         described: Ops that the source describes itself.
         objects: variable's node -> checkpoint key, as object graphs say.
+        plan: Which value each variable took, once that is settled.
         assigned: variable's node -> the value that an initialiser gives it after it was restored, as the user asked.
     """
 
@@ -71,12 +72,18 @@ class Prepared:
     settings: dict[str, Array] = field(default_factory=dict)
     described: Mapping[str, Definition] = field(default_factory=dict)
     objects: Mapping[str, str] = field(default_factory=dict)
+    plan: Plan | None = None
     assigned: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def definitions(self) -> Definitions:
         """What the ops of the graph as it is now take and give."""
         return Definitions(self.graph.functions, self.described)
+
+    @property
+    def taken(self) -> dict[str, Tensor]:
+        """The value that each variable took, by its node; nothing before that is settled."""
+        return {} if self.plan is None else {node: match.tensor for node, match in self.plan.matches.items()}
 
     @property
     def graph(self) -> Graph:

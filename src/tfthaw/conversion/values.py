@@ -31,6 +31,7 @@ def plan_values(prepared: Prepared) -> Plan:
             prepared.notes.append(f"{match.key} is in no checkpoint; it has the value that loading the model gives it")
     if plan.missing:
         prepared.notes.append(f"left without value, as allowed: {', '.join(plan.missing)}")
+    prepared.plan = plan
     return plan
 
 
