@@ -35,6 +35,16 @@ def build(tf: Any, name: str, generation: int) -> Any:
     return MODELS[name](tf, keras_of(generation))
 
 
+_BUILT: dict[tuple[str, int], Any] = {}
+
+
+def built(tf: Any, name: str, generation: int) -> Any:
+    """Return a model as `build` makes it, for tests that change nothing of it; it is built once."""
+    if (name, generation) not in _BUILT:
+        _BUILT[name, generation] = build(tf, name, generation)
+    return _BUILT[name, generation]
+
+
 def nodes_of(live: Any) -> dict[int, str]:
     """Return a node for each weight, named by its position: what a traced graph says."""
     held = [weight.value if hasattr(weight, "path") else weight for weight in live.weights]

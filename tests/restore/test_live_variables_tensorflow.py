@@ -72,7 +72,7 @@ def test_every_checkpoint_fills_the_model_in_both_keras(tf, tmp_path, name, gene
     trained = live_models.fill(source)
     paths = save(tf, source, generation, tmp_path)
     for other in (3, 2):
-        live = live_models.build(tf, name, other)
+        live = live_models.built(tf, name, other)
         for kind, path in paths.items():
             is_short = generation == 3 and kind in ("model", "root")
             matches = require_trained(path, live, trained, LEFT_OUT.get(name, ()) if is_short else ())
@@ -103,7 +103,7 @@ def test_keras_files_fill_the_model_in_both_keras(tf, tmp_path, name, generation
         path = tmp_path / f"model{ending}"
         (source.save_weights if "weights" in ending else source.save)(path)
         for other in (3, 2):
-            live = live_models.build(tf, name, other)
+            live = live_models.built(tf, name, other)
             with open_artifact(path) as artifact:
                 matches = match_file(collect_objects(live, live_models.nodes_of(live)), artifact)
                 for number, value in enumerate(trained):
@@ -120,7 +120,7 @@ def test_after_fit(tf, tmp_path, generation):
         live.fit(np.ones((8, 4), "float32"), np.ones((8, 4), "float32"), verbose=0)
     path = tf.train.Checkpoint(model=live, optimizer=live.optimizer).save(str(tmp_path / "ckpt"))
     for other in (3, 2):
-        matches = require_trained(path, live_models.build(tf, "sequential", other), live.get_weights())
+        matches = require_trained(path, live_models.built(tf, "sequential", other), live.get_weights())
         assert matches.root == "model"
         assert not matches.unused
 
@@ -139,8 +139,8 @@ def test_a_saver_of_tensorflow_1(tf, tmp_path, generation):
     with tf.Graph().as_default():  # Keras 3 numbers the names of variables by operations as well in graphs
         require_trained(path, live_models.MODELS["sequential"](tf, keras), trained)
     if generation == 2:
-        require_trained(path, live_models.build(tf, "sequential", 2), trained)
-        require_trained(path, live_models.build(tf, "sequential", 3), trained)
+        require_trained(path, live_models.built(tf, "sequential", 2), trained)
+        require_trained(path, live_models.built(tf, "sequential", 3), trained)
 
 
 @pytest.mark.parametrize("generation", [3, 2])
@@ -194,6 +194,18 @@ class TestSeveralModels:
         _, matches, lines = found(path, self.nets(tf, generation, (4,))[0])
         assert not lines
         assert len(matches.unused) == 2
+
+
+@pytest.mark.parametrize("generation", [3, 2])
+def test_the_values_of_a_saved_model(tf, tmp_path, generation):
+    source = live_models.build(tf, "subclassed", generation)
+    trained = live_models.fill(source)
+    if generation == 3:
+        source.export(tmp_path / "saved", verbose=False)
+    else:
+        source.save(tmp_path / "saved")
+    for other in (3, 2):
+        require_trained(tmp_path / "saved", live_models.built(tf, "subclassed", other), trained)
 
 
 def test_layers_in_lists_that_keras_3_never_saved_are_told(tf, tmp_path):

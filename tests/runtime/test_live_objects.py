@@ -29,8 +29,10 @@ class TestKeras:
     @GENERATIONS
     @pytest.mark.parametrize("name", live_models.MODELS)
     def test_children_are_those_of_a_checkpoint(self, tf, name, generation):
-        live = live_models.build(tf, name, generation)
+        live = live_models.built(tf, name, generation)
         objects = collect_objects(live, {})
+        for item in objects.nodes:
+            assert item.children.keys().isdisjoint(item.other_children)
         view = tf.train.TrackableView(live)
         places = {id(live): 0}
         waiting = [live]
@@ -51,18 +53,12 @@ class TestKeras:
                  "layer_with_weights-2/kernel", "layer_with_weights-2/_kernel", "_trainable_variables/9"],
     )  # fmt: skip
     def test_names_of_either_keras_and_of_files_lead_there(self, tf, path, generation):
-        objects = collect_objects(live_models.build(tf, "nested", generation), {})
+        objects = collect_objects(live_models.built(tf, "nested", generation), {})
         assert objects.nodes[place_at(objects, path)].variable is not None
 
     @GENERATIONS
-    def test_other_names_are_none_that_the_object_has(self, tf, generation):
-        for name in live_models.MODELS:
-            for item in collect_objects(live_models.build(tf, name, generation), {}).nodes:
-                assert item.children.keys().isdisjoint(item.other_children)
-
-    @GENERATIONS
     def test_lists_of_layers(self, tf, generation):
-        objects = collect_objects(live_models.build(tf, "lists_of_layers", generation), {})
+        objects = collect_objects(live_models.built(tf, "lists_of_layers", generation), {})
         names = {objects.nodes[place_at(objects, path)].variable.names[0].split("/")[1]
                  for path in ("blocks/0/kernel", "blocks/1/0/kernel", "heads/a/kernel", "heads/b/kernel")}  # fmt: skip
         assert len(names) == 4
@@ -70,7 +66,7 @@ class TestKeras:
 
     @GENERATIONS
     def test_it_survives_json_with_nodes_names_and_types(self, tf, generation):
-        live = live_models.build(tf, "sequential", generation)
+        live = live_models.built(tf, "sequential", generation)
         objects = collect_objects(live, live_models.nodes_of(live))
         assert LiveObjects.from_json(json.loads(json.dumps(objects.as_json()))) == objects
         assert objects.keras == generation

@@ -246,7 +246,7 @@ class _Matcher:
             self._take(node, free[name], "name")
 
     def by_training(self, view: StoredView) -> None:
-        """Take the order in which an optimizer of Keras 3 keeps what it trained.
+        """Take the order in which an optimizer, or an export, of Keras 3 keeps what is trained.
 
         Checkpoints of Keras 3 leave out layers in lists; the optimizer has their variables nevertheless. The order
         counts where each of its variables has the shape and the last name of the live one, and no other evidence speaks
@@ -269,8 +269,8 @@ class _Matcher:
                     self._take(self._id(each), key, "trained")
                     taken += 1
             if taken:
-                self._found.notes.append(f"{taken} variables are in the checkpoint only as what the optimizer trained; "
-                                         "they were found by their order there")  # fmt: skip
+                self._found.notes.append(f"{taken} variables are in the checkpoint only in a list of what was "
+                                         "trained; they were found by their order there")  # fmt: skip
             return
 
     def _is_likely(self, place: int, key: str, name: str) -> bool:

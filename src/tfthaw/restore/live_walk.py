@@ -27,6 +27,8 @@ INNER = "_functional"
 """What a Sequential of Keras 3 has between itself and its layers."""
 
 _NUMBERED = "layer_with_weights-"
+_SECOND_COPY = "_all_variables/"  # where `model.export` of Keras 3 saves all values once more
+_TRAINED_LISTS = (TRAINED, "trainable_variables")
 _LAYER_LISTS = ("_operations", "_layers")
 _MOST_PARTNERS = 8  # an object has one place in a checkpoint, or a few where the checkpoint holds it twice
 
@@ -120,15 +122,18 @@ class StoredView(ObjectView):
         return self.follow(0, tuple(part for part in path.split("/") if part not in ("", ".")))
 
     def stored_variables(self) -> Iterator[tuple[int, str, str]]:
-        """Yield each variable: the object, its checkpoint key, and what Python called it."""
+        """Yield each variable: the object, its checkpoint key, and what Python called it; exports have each twice."""
         for node in range(self._count):
             key = self.key(node)
-            if key is not None:
+            if key is not None and not key.startswith(_SECOND_COPY):
                 yield node, key, self.name(node)
 
     def trained_lists(self) -> list[list[str]]:
-        """Return for each optimizer of Keras 3 the keys of the variables that it trains, in its order."""
-        lists = {self.children(node)[TRAINED]: None for node in range(self._count) if TRAINED in self.children(node)}
+        """Return the keys that optimizers and exports of Keras 3 list as trained, each list in its order."""
+        lists: dict[int, None] = {}
+        for node in range(self._count):
+            children = self.children(node)
+            lists.update((children[name], None) for name in _TRAINED_LISTS if name in children)
         result = []
         for each in lists:
             found = self.children(each)
