@@ -48,7 +48,7 @@ class TestCode:
             ("raises", RuntimeFailure, 'return tf.keras.layers.Dense(settings["unit"])',
              "cannot build the model: KeyError: 'unit'", ""),
             ("needs_arguments", UsageError, "", "needs arguments: units", "def exported"),
-            ("gives_a_number", UsageError, "", "gives a int (3), which cannot be exported", "return a Keras model"),
+            ("gives_a_number", UsageError, "", "gives an int (3), which cannot be exported", "return a Keras model"),
             ("gives_nothing", UsageError, "", "built no graph", "return the model"),
             ("gives_two_models", UsageError, "", "a tuple of 2 things (Sequential, Sequential)", "dict of functions"),
             ("gives_a_list_of_models", UsageError, "", "a list of 1 things (Sequential)", "the one model"),
@@ -154,6 +154,10 @@ class TestMessages:
         assert explain(error, "train.py:build", "import") is error
         assert error.path == "train.py:build"
 
+    def test_errors_of_the_house_name_the_path_once(self):
+        assert str(explain(UsageError("t.py:b: wrong"), "t.py:b", "import")) == "t.py:b: wrong"
+        assert str(explain(UsageError("t.py:b gives nothing"), "t.py:b", "import")) == "t.py:b: the code gives nothing"
+
     def test_who_interrupts_is_obeyed(self):
         with pytest.raises(KeyboardInterrupt):
             explain(KeyboardInterrupt(), "train.py", "import the module")
@@ -213,6 +217,21 @@ class TestMessages:
         assert isinstance(error, UsageError)
         assert said in error.message
         assert error.hint
+
+
+    @pytest.mark.parametrize(
+        ("error", "hint"),
+        [
+            (TypeError("missing a required argument: 'mask'"), "--input 'mask:float32[?,784]'"),
+            (TypeError("call() missing 1 required positional argument: 'mask'"), "--input 'mask:float32[?,784]'"),
+            (FileNotFoundError(2, "No such file or directory", "train.csv"), "paths are seen from the current"),
+        ],
+    )
+    def test_words_that_need_only_a_cure_stay(self, error, hint):
+        said = explain(error, None, "build the model")
+        assert isinstance(said, RuntimeFailure)
+        assert said.message == f"cannot build the model: {type(error).__name__}: {error}"
+        assert hint in said.hint
 
 
 class TestResults:

@@ -54,6 +54,8 @@ def explain(error: BaseException, code: str | os.PathLike[str] | None, doing: st
     if isinstance(error, TfthawError):
         error.path = error.path or (None if code is None else os.fspath(code))
         error.where = error.where or where
+        if error.path and error.message.startswith((f"{error.path}: ", f"{error.path} ")):
+            error.message = _without(error.path, error.message)
         return error
     text = message_of(error)
     if isinstance(error, SystemExit):
@@ -66,7 +68,8 @@ def explain(error: BaseException, code: str | os.PathLike[str] | None, doing: st
     known, found = _known(text)
     if known is not None and found is not None:
         kind = UsageError if known.is_of_the_code else RuntimeFailure
-        return kind(_meaning(known, found, text), path=code, where=where, hint=_hint(known, found))
+        meaning = _meaning(known, found, text) if known.meaning else f"cannot {doing}: {_named(error, text)}"
+        return kind(meaning, path=code, where=where, hint=_hint(known, found))
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _missing_module(error.name, code, where)
     if isinstance(error, MemoryError):
@@ -122,6 +125,12 @@ def message_of(error: BaseException) -> str:
     return (around[1] if around else text).strip()
 
 
+def _without(path: str, message: str) -> str:
+    """Return a message that begins with its own path as one that does not, for the path is shown before it."""
+    rest = message[len(path) :]
+    return rest[2:] if rest.startswith(": ") else f"the code{rest}"
+
+
 def _file_of(code: str | os.PathLike[str] | None) -> str | None:
     """Return the file of code that is named by its file or as `FILE:CALLABLE`."""
     if code is None:
@@ -159,16 +168,22 @@ def _unfit(result: Any) -> tuple[str, str] | None:
         listed = ", ".join(kinds[:4]) + (" ..." if len(kinds) > 4 else "")
         hint = "return the one model to export, or a dict of functions: {'encode': encoder.call, ...}"
         return f"a {kind.__name__} of {len(kinds)} things ({listed or 'none'})", hint if kinds else _EXPORTABLE
+    if kind.__name__ == "Checkpoint" and "tensorflow" in kind.__module__:
+        return "a tf.train.Checkpoint", "return the model that it holds"
     if inspect.isclass(result) or inspect.ismodule(result):
         return f"the {'class' if inspect.isclass(result) else 'module'} {result.__name__}", _EXPORTABLE
     is_value = isinstance(result, (int, float, complex, str, bytes)) or kind.__module__.partition(".")[0] == "numpy"
     if result is None or is_value:
         shown = repr(result)
         shown = shown if len(shown) <= 40 else f"{shown[:40]} ..."
-        return ("nothing" if result is None else f"a {kind.__name__} ({shown})"), _EXPORTABLE
+        return ("nothing" if result is None else f"{_a(kind.__name__)} ({shown})"), _EXPORTABLE
     if "Dataset" in kind.__name__ or "Optimizer" in [base.__name__ for base in kind.__mro__]:
-        return f"a {kind.__name__}", _EXPORTABLE
+        return _a(kind.__name__), _EXPORTABLE
     return None
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
 
 
 def _cure(error: BaseException) -> Cure:

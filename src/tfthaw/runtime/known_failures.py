@@ -235,6 +235,17 @@ FAILURES = (
     ),
     # The rest
     KnownFailure(
+        r"missing a required argument: '(\w+)'|missing \d+ required positional arguments?: '(\w+)'",
+        "", "where `{1}{2}` is an input of the model, declare it: --input '{1}{2}:float32[?,784]'",
+        is_of_the_code=False,
+    ),
+    KnownFailure(
+        r"No such file or directory|No file or directory found", "",
+        "paths are seen from the current directory; what builds a model need not load data or weights",
+        is_of_the_code=False,
+    ),
+    KnownFailure(r"^EOF when reading a line$", "the code waits for somebody to type", "take input() out"),
+    KnownFailure(
         r"Trying to access flag (--\w+) before flags were parsed",
         "the code reads the flag {1} before flags were parsed",
         "let the builder take plain arguments that have defaults",
