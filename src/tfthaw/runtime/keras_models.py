@@ -22,7 +22,7 @@ _PACKAGES = ("keras", "tf_keras")
 def keras_generation(value: Any) -> int:
     """Return which Keras made a layer or model: 2 or 3; 0 where it is neither."""
     for kind in type(value).__mro__:
-        package = kind.__module__.partition(".")[0]
+        package = str(kind.__module__).partition(".")[0]  # a class of proxies may have a property there
         if kind.__name__ in ("Layer", "Model") and package in _PACKAGES:
             if package == "tf_keras":
                 return 2
