@@ -7,7 +7,8 @@ import pytest
 
 import keras_models
 import live_models
-from tfthaw.conversion.live_keras_files import match_file
+from tfthaw.conversion.code_values import CheckpointValues
+from tfthaw.conversion.options import Options
 from tfthaw.errors import RestoreError
 from tfthaw.restore.live_checkpoints import names_by_key, object_checkpoint
 from tfthaw.restore.live_differences import differences
@@ -105,7 +106,8 @@ def test_keras_files_fill_the_model_in_both_keras(tf, tmp_path, name, generation
         for other in (3, 2):
             live = live_models.built(tf, name, other)
             with open_artifact(path) as artifact:
-                matches = match_file(collect_objects(live, live_models.nodes_of(live)), artifact)
+                objects = collect_objects(live, live_models.nodes_of(live))
+                matches = CheckpointValues(artifact, Options(to="saved-model")).match(objects)
                 for number, value in enumerate(trained):
                     key = matches.keys[f"weight {number}"]
                     np.testing.assert_array_equal(artifact.variables[key].numpy(), value, err_msg=key)
