@@ -111,12 +111,13 @@ def _inference_model(
     own = dict(checkpoint.tensors)
     values = averaged_values(own, path=checkpoint.path) if moving_averages else own
     notes = [] if moving_averages else unused_averages(own)
-    code = None
+    code, traced = None, None
     if options.code is not None:
         chosen = Options(to="meta-graph", code=options.code, input=options.input, checkpoint=checkpoint.path,
                          ema="use" if moving_averages else "keep")  # fmt: skip
         code = opened.enter_context(open_code(None, chosen))
-        model = with_values(code, code_model(code), CheckpointValues(checkpoint, chosen))
+        traced = CheckpointValues(checkpoint, chosen)
+        model = with_values(code, code_model(code), traced)
         path: str | None = code.name
     else:
         source = opened.enter_context(open_artifact(options.meta_graph)) if options.meta_graph else checkpoint
@@ -133,6 +134,6 @@ def _inference_model(
     fed = feed_model(outputs, options)
     said = [*model.notes, *notes, *(code.notes if code is not None else ()), *outputs.notes, *fed.notes]
     return InferenceModel(
-        source=model, path=path, checkpoint=checkpoint.path, outputs=outputs, fed=fed, code=code,
+        source=model, path=path, checkpoint=checkpoint.path, outputs=outputs, fed=fed, code=code, values=traced,
         moving_averages=own if moving_averages else None, notes=said,
     )  # fmt: skip

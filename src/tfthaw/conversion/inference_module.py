@@ -96,7 +96,10 @@ def export_inference_module(options: InferenceOptions) -> InferenceExport:
         chosen = Options(to="saved-model", code=options.code, input=options.input, checkpoint=checkpoint.path,
                          set=options.set, allow_missing=options.allow_missing)  # fmt: skip
         code = opened.enter_context(open_code(None, chosen))
-        model = with_values(code, code_model(code), CheckpointValues(checkpoint, chosen))
+        values = CheckpointValues(checkpoint, chosen)
+        model = with_values(code, code_model(code), values)
+        if code.matches is not None:
+            opened.enter_context(values.explaining(code.live.traced.objects, code.matches))
         export = _Export(options, code, checkpoint, model, chosen)
         if pipeline.uses_moving_averages:
             export.notes.append("eval_config.use_moving_averages is set, which exports of TensorFlow 2 never looked at")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tfthaw.conversion.code_values import CheckpointValues
 from tfthaw.conversion.freezing import freeze_prepared, settle_batch_norm
 from tfthaw.conversion.from_code import CodeSource
 from tfthaw.conversion.inference_directory import (
@@ -64,6 +66,7 @@ class InferenceModel:
         outputs: What comes out.
         fed: What goes in, and the graph with that input.
         code: The live model, where the graph was traced.
+        values: The checkpoint as code took it.
         moving_averages: Where variables take their moving averages: the checkpoint's own tensors by key.
         notes: What was guessed, cut or defaulted so far.
     """
@@ -74,6 +77,7 @@ class InferenceModel:
     outputs: InferenceOutputs
     fed: Fed
     code: CodeSource | None = None
+    values: CheckpointValues | None = None
     moving_averages: Mapping[str, Tensor] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -104,7 +108,6 @@ class Writing:
         self._switched = False
         self._settings: dict[str, Array] = {}
         self._values: dict[str, Tensor] = {}
-        self._taken: dict[str, Tensor] = {}
 
     def write(self, folder: Path, config: str) -> None:
         """Write everything into a directory, each artifact proved when it is written.
@@ -116,9 +119,17 @@ class Writing:
         Raises:
             TfthawError: Any of its kinds.
         """
-        self._write_with_variables(folder)
-        self._write_frozen(folder)
+        with self._explained():
+            self._write_with_variables(folder)
+            self._write_frozen(folder)
         (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+
+    def _explained(self) -> AbstractContextManager[None]:
+        """Say in a restore that fails how the checkpoint differs from code."""
+        code, values = self._inference.code, self._inference.values
+        if code is None or values is None or code.matches is None:
+            return nullcontext()
+        return values.explaining(code.live.traced.objects, code.matches)
 
     def _prepared(self, to: str) -> Prepared:
         """Prune the graph to its outputs."""
