@@ -94,6 +94,7 @@ def directory(tmp_path_factory):
     for item in Path(str(files("tfthaw.demo"))).iterdir():
         if item.name.startswith("model.ckpt-1000") or item.name in ("checkpoint", "heldout.npz", "labels.txt"):
             shutil.copy(item, place)
+    (place / "examples").symlink_to(README.parent / "examples")
     return place
 
 
