@@ -324,7 +324,8 @@ def _graph_obstacle(artifact: Artifact, model: Model | None, name: str) -> tuple
         if artifact.located.format in CHECKPOINT_FORMATS:
             return (
                 "the graph: a checkpoint holds values only",
-                "convert the .meta or GraphDef that belongs to it, with --checkpoint",
+                "convert the .meta or GraphDef that belongs to it, with --checkpoint, or name the Python that builds "
+                "the model with --code",
             )
         return "the graph: this file holds weights only", "convert the graph that they belong to"
     if not model.graph.nodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from tfthaw.cli.rendering import (
     progress_bar,
 )
 from tfthaw.conversion.converting import convert
+from tfthaw.conversion.from_code import traced_artifact
+from tfthaw.conversion.options import Options
 from tfthaw.conversion.result import ConversionResult
 from tfthaw.conversion.selection import rank_outputs
 from tfthaw.errors import NotFoundError, UsageError
 from tfthaw.formats.names import WRITABLE_FORMATS
-from tfthaw.serde.artifacts import open_artifact
+from tfthaw.serde.artifacts import Artifact, open_artifact
 
 EXAMPLES = """\
 examples:
@@ -30,7 +33,8 @@ examples:
 """
 
 _OPTIONS = (
-    "to", "checkpoint", "checkpoint_root", "code", "input", "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing",
+    "to", "checkpoint", "checkpoint_root", "code", "input",
+    "tags", "signature", "inputs", "outputs", "map", "ema", "optimizer", "allow_missing",
     "allow_unused", "set", "dtype", "verify", "style", "batch_norm", "unfreeze", "keys", "strip_attrs",
     "for_tf", "overwrite",
 )  # fmt: skip
@@ -39,14 +43,16 @@ _OPTIONS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this subcommand."""
     names = lambda text: [name for name in text.split(",") if name]  # noqa: E731
-    parser.add_argument("source", metavar="SRC", help="the artifact, in any spelling; with --code, the checkpoint")
+    parser.add_argument(
+        "source", metavar="SRC", nargs="?", help="the artifact, in any spelling; with --code, the checkpoint"
+    )
     parser.add_argument(
         "destination", metavar="DST", nargs="?", help="the file, directory or checkpoint prefix to write"
     )
     parser.add_argument("--to", metavar="F", choices=WRITABLE_FORMATS, help=f"one of: {', '.join(WRITABLE_FORMATS)}")
     parser.add_argument("--checkpoint", metavar="CKPT", help="take the values from here")
     parser.add_argument("--checkpoint-root", metavar="NAME",
-                        help="which object of the checkpoint is the model, where several could be (--code)")  # fmt: skip
+                        help="which object of the checkpoint is the model, where several could be")  # fmt: skip
     parser.add_argument("--code", metavar="MODULE:CALLABLE",
                         help="the model's Python (FILE.py:CALLABLE too); needs TensorFlow")  # fmt: skip
     parser.add_argument("--input", metavar="NAME:DTYPE[DIMS]", action="append", default=[],
@@ -56,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--signature", metavar="KEY", action="append",
                         help="the signature to take; NEW=OLD gives it a new key; with --code, NEW=METHOD or "
-                        "NEW=MODULE:FUNCTION; may be given often")  # fmt: skip
+                             "NEW=MODULE:FUNCTION; may be given often")  # fmt: skip
     parser.add_argument("--inputs", metavar="A,B", type=names, default=[], help="tensors to feed (`a` is `a:0`)")
     parser.add_argument("--outputs", metavar="A,B", type=names, default=[], help="tensors to compute (`a` is `a:0`)")
     parser.add_argument("--list-outputs", action="store_true", help="rank the tensors that may be outputs, and stop")
@@ -89,6 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the subcommand and return its exit status."""
+    if options.source is None and (options.code is None or not options.list_outputs):
+        raise UsageError("SRC and DST say what to read and what to write")
     if options.list_outputs:
         return _list_outputs(options)
     if options.code is not None and options.destination is None:  # the checkpoint is given by --checkpoint
@@ -137,7 +145,11 @@ def _show(result: ConversionResult) -> None:
 
 
 def _list_outputs(options: argparse.Namespace) -> int:
-    with open_artifact(options.source) as artifact:
+    opened: AbstractContextManager[Artifact] = (
+        open_artifact(options.source) if options.code is None
+        else traced_artifact(Options(to="graph-def", code=options.code, input=options.input))
+    )  # fmt: skip
+    with opened as artifact:
         candidates = rank_outputs(artifact.model(options.tags).graph)
     if options.json:
         print_json(

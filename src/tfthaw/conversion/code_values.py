@@ -214,6 +214,23 @@ def _by_objects(objects: LiveObjects, matches: LiveMatches, values: CheckpointVa
     return {**made.tensors, OBJECT_GRAPH_KEY: object_graph_tensor(made.graph)}
 
 
+def named_by_objects(artifact: Artifact, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of an object-based checkpoint under the names that its object graph gives them.
+
+    Raises:
+        UnsupportedError: Some have no name, or several have one.
+    """
+    if artifact.checkpoint is None or OBJECT_GRAPH_KEY not in tensors:
+        return dict(tensors)
+    from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
+
+    stored = read_stored_graph(artifact.checkpoint)
+    if stored is None:
+        return dict(tensors)
+    names = names_by_key(stored, [key for key in tensors if key != OBJECT_GRAPH_KEY])
+    return {name: tensors[key] for key, name in names.items()}
+
+
 def values_of_variables(
     names: Mapping[str, str], matches: LiveMatches, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:

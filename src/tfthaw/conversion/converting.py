@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tfthaw.conversion.bridging import bridge
-from tfthaw.conversion.code_values import CheckpointValues, code_weights
+from tfthaw.conversion.code_values import CheckpointValues, code_weights, named_by_objects
 from tfthaw.conversion.freezing import freeze_prepared
 from tfthaw.conversion.from_code import (
     CodeSource,
@@ -326,10 +326,6 @@ def _write_whole_saved_model(job: _Job, model: Model) -> None:
 
 def _write_weights(job: _Job) -> None:
     """Write a format that carries weights alone."""
-    if job.options.to in KERAS_FORMATS:
-        contents = keras_contents(job.artifact, job.destination, job.options, job.notes)
-        job.files = write_keras(contents, job.destination, job.delivery(contents.tensors))
-        return
     if job.code is not None:
         if job.options.checkpoint is None:
             raise UsageError("no checkpoint gives the values", hint="give it with --checkpoint")
@@ -337,15 +333,16 @@ def _write_weights(job: _Job) -> None:
         job.notes += job.code.notes
         _write_tensors(job, code_weights(job.code.live.traced.objects, checkpoint, job.options, job.notes), {})
         return
-    if job.options.keys == "names" and OBJECT_GRAPH_KEY in job.artifact.variables:
-        raise UnsupportedError(
-            "the keys of the source are paths of objects, and nothing gives the variables other names",
-            hint="leave --keys out",
-        )
+    if job.options.to in KERAS_FORMATS:
+        contents = keras_contents(job.artifact, job.destination, job.options, job.notes)
+        job.files = write_keras(contents, job.destination, job.delivery(contents.tensors))
+        return
     if job.options.keys == "objects":
         tensors = checkpoint_tensors(job.artifact, job.options, job.notes)
     else:
         tensors, job.notes = select_weights(job.artifact, job.options)
+        if job.options.keys == "names":
+            tensors = named_by_objects(job.artifact, tensors)
     structure = {} if job.options.to == "checkpoint" else keras_structure(job.artifact, job.options)
     _write_tensors(job, tensors, structure)
 

@@ -87,6 +87,13 @@ def open_code(source: Any, options: Options) -> Iterator[CodeSource]:
             live.close()
 
 
+@contextmanager
+def traced_artifact(options: Options) -> Iterator[Artifact]:
+    """Trace the code that `options.code` names and open its graph, without values."""
+    with open_code(None, options) as code:
+        yield code.artifact
+
+
 def _traced(live: LiveModel, name: str) -> CodeSource:
     artifact = open_artifact(live.traced.path)
     artifact.path = name

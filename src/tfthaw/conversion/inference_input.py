@@ -32,7 +32,7 @@ from tfthaw.passes.input_boundary import (
     pixel_arithmetic,
 )
 from tfthaw.passes.prune import PLACEHOLDER_OPS, require_tensors
-from tfthaw.passes.written_sizes import has_functions_on, nodes_of_batch
+from tfthaw.passes.written_sizes import has_functions_on, nodes_of_batch, takes_any_size
 
 _MOST_CANDIDATES = 8
 _MOST_NODES = 5
@@ -87,7 +87,8 @@ def _fed_shape(
     """Return the shape of the images that are fed: what was asked for, as far as the graph takes it.
 
     A graph that was built for images of one size may have been simplified for it (a resize to that very size is not in
-    it), so that size stays, and so does the size of the batch where the graph has it written in.
+    it), so that size stays unless the graph resizes all that it takes; and so does the size of the batch where the
+    graph has it written in.
 
     Raises:
         UsageError: Other sizes were asked for than those that the graph has written in.
@@ -100,22 +101,21 @@ def _fed_shape(
             raise UsageError(f"the model takes {_described(at)}, and {shape_text(options.image_shape)} is to be fed",
                              hint=f"give --input_shape {_size_texts(built)}")  # fmt: skip
         return Shape(_narrowed(asked, built)), []
-    written = []
-    if built[0] is not None and built[0] > 1 and asked[0] != built[0]:
+    written: list[str] = []
+    if built[0] is not None and asked[0] != built[0]:
         written = nodes_of_batch(index, at.tensor, outputs.tensors, built[0])
-    dims = (asked[0] if not written else built[0], *_narrowed(asked[1:], built[1:]))
+    is_free = takes_any_size(index, at.tensor, outputs.tensors)
+    dims = (built[0] if written else asked[0], *(asked[1:] if is_free else _narrowed(asked[1:], built[1:])))
     if options.input_shape is None:
         if dims == asked:
             return options.image_shape, []
-        because = f" ({', '.join(written[:3])})" if written else ""
-        said = f"what is fed has the shape {shape_text(Shape(dims))}: the graph was built for it{because}"
-        return Shape(dims), [said]
+        because = f"has it written in ({', '.join(written[:3])})" if written else "was built for it"
+        return Shape(dims), [f"what is fed has the shape {shape_text(Shape(dims))}: the graph {because}"]
     written += has_functions_on(index, at.tensor, outputs.tensors) if dims != tuple(asked) else []
     if written:
-        sizes = _size_texts((built[0], *_narrowed(asked[1:], built[1:])))
         raise UsageError(
             f"the graph has the sizes that it was built for written in ({', '.join(written[:_MOST_NODES])})",
-            where="--input_shape", hint=f"give --input_shape {sizes}",
+            where="--input_shape", hint=f"give --input_shape {_size_texts((built[0], *_narrowed(asked[1:], built[1:])))}",
         )  # fmt: skip
     if dims == tuple(asked):
         return options.image_shape, []

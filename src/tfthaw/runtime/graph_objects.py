@@ -11,6 +11,7 @@ import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tfthaw.errors import UnsupportedError
 from tfthaw.ir.live_objects import LiveObjects
 from tfthaw.runtime.keras_models import is_keras_layer
 from tfthaw.runtime.live_objects import collect_objects, live_variable
@@ -39,7 +40,10 @@ def objects_of_graph(tf: Any, variables: Sequence[Any]) -> LiveObjects:
     found = [item for item in gc.get_objects() if is_keras_layer(item) or isinstance(item, tf.Module)]
     owners: list[tuple[Any, LiveObjects]] = []
     for owner in found:
-        objects = collect_objects(owner, nodes)
+        try:
+            objects = collect_objects(owner, nodes)
+        except UnsupportedError:  # somebody else's, of which a checkpoint could not be made either
+            continue
         if any(variable.node for variable in objects.variables()):
             owners.append((owner, objects))
     owners = _outermost(owners)

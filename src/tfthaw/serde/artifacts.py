@@ -245,7 +245,8 @@ class Artifact:
             return read_graph_def(path, self._limits)
         raise UnsupportedError(
             f"{self.located.format} carries no graph", path=path,
-            hint="give the graph too: its .meta or GraphDef as source, with --checkpoint",
+            hint="give the graph too: its .meta or GraphDef as source, with --checkpoint; or the model's Python, with "
+            "--code",
         )  # fmt: skip
 
     @cached_property
