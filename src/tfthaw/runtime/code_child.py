@@ -15,6 +15,7 @@ import gc
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -40,23 +41,22 @@ GRAPH_MODE = "graph mode"
 LEGACY_KERAS = "legacy keras"
 """What an answer can say the code needs, so that it is run again in another process."""
 
-_PARENT_IS_GONE = 3
 _TRAINING = ("fit", "fit_generator", "train_on_batch")
 
 
-def main() -> int:
-    """Answer requests until there are no more."""
+def main() -> None:
+    """Answer requests until the parent closes the pipe that they come through."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
     requests, answers = _private_pipes()
     waiting = _requests(requests)
     with contextlib.suppress(ValueError):  # the folder that `python -m` puts there is no affair of ours
         sys.path.remove(os.getcwd())
     child = _Child()
-    while (request := waiting.get()) is not None:
-        answer = child.answer(request)
+    while True:
+        answer = child.answer(waiting.get())
+        sys.stdout.flush()
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
-    sys.stdout.flush()
-    os._exit(0)  # TensorFlow takes a while to put its things in order, and nobody needs it
 
 
 def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:
@@ -71,18 +71,14 @@ def _private_pipes() -> tuple[IO[bytes], IO[bytes]]:
     return requests, answers
 
 
-def _requests(pipe: IO[bytes]) -> queue.SimpleQueue[dict[str, Any] | None]:
-    """Return the requests as they come, then None; the process ends where the parent goes away without saying so."""
-    waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+def _requests(pipe: IO[bytes]) -> queue.SimpleQueue[dict[str, Any]]:
+    """Return the requests as they come; the process ends when there will be no more, whatever it is doing then."""
+    waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
         for line in pipe:
-            document = json.loads(line)
-            if document["do"] == "end":
-                waiting.put(None)
-                return
-            waiting.put(document)
-        os._exit(_PARENT_IS_GONE)
+            waiting.put(json.loads(line))
+        os._exit(0)  # TensorFlow takes a while to put its things in order, and nobody needs it
 
     threading.Thread(target=read, daemon=True).start()
     return waiting
@@ -239,4 +235,4 @@ def _needs(error: BaseException, request: Mapping[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -224,9 +224,7 @@ class _Child:
             return document
 
     def end(self, *, at_once: bool = False) -> None:
-        """End the child, gently where it has nothing to do."""
-        if not at_once:
-            self.send({"do": "end"})
+        """End the child, which ends by itself when its pipe is closed."""
         with contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
