@@ -4,8 +4,8 @@ TensorFlow reads the files itself, with its own loaders; nothing of tfthaw's rea
 is TensorFlow's word on the artifact. Everything happens in a graph and a session of its own: the caller's process stays
 as it is, eager execution, log levels and default graph included. Devices that nodes ask for are not honoured.
 
-TensorFlow's chatter on stderr is kept off the screen, unless the environment sets TF_CPP_MIN_LOG_LEVEL, which says what
-the user wants to see of it.
+TensorFlow's chatter on stderr is kept off the screen, unless the environment sets TF_CPP_MIN_LOG_LEVEL lower than 3, which
+says what the user wants to see of it: at 3 TensorFlow itself would still tell of processors while it is imported.
 """
 
 from __future__ import annotations
@@ -193,11 +193,11 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if _LOG_LEVEL in os.environ:
-                yield
-            else:
+            if os.environ.get(_LOG_LEVEL, _ERRORS_ONLY) == _ERRORS_ONLY:
                 with _no_stderr():
                     yield
+            else:
+                yield
     finally:
         logger.setLevel(level)
 
@@ -214,11 +214,13 @@ def _no_stderr() -> Iterator[None]:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDERR)
     os.close(nowhere)
+    is_set = _LOG_LEVEL in os.environ
     os.environ[_LOG_LEVEL] = _ERRORS_ONLY
     try:
         yield
     finally:
-        del os.environ[_LOG_LEVEL]
+        if not is_set:
+            del os.environ[_LOG_LEVEL]
         _flush_stderr()
         os.dup2(kept, _STDERR)
         os.close(kept)
