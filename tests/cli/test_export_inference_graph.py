@@ -194,13 +194,48 @@ def test_one_damaged_byte_is_noticed(trained, run, tmp_path):
 
 
 @pytest.mark.tf
-def test_a_fixed_shape_and_further_nodes(tf, trained, export):
+def test_a_fixed_shape_and_further_nodes(export):
     said, out = export(
-        "-input_type", "image_tensor", "-input_shape", f"1,{SIZE},{SIZE},3", "--additional_output_tensor_names",
+        "-input_type", "image_tensor", "-input_shape", f"2,{SIZE},{SIZE},3", "--additional_output_tensor_names",
         "Preprocessor/mul,Postprocessor/map/while/Exit_1", "--verify=weights",
     )  # fmt: skip
     with open_artifact(out / "frozen_inference_graph.pb") as artifact:
         nodes = {node.name: node for node in artifact.model().graph.nodes}
-    assert nodes["image_tensor"].shape().dims == (1, SIZE, SIZE, 3)
+    assert nodes["image_tensor"].shape().dims == (2, SIZE, SIZE, 3)
     assert "Preprocessor/mul" in nodes
     assert set(said["outputs"]) == set(OUTPUTS)
+
+
+@pytest.mark.tf
+def test_a_batch_that_loops_have_written_in(run, trained, export, tmp_path):
+    """`map_fn` counts the images of a batch when the graph is built, where it can."""
+    said, out = export("--verify=weights")
+    assert any("batches of 2 alone" in note and "Preprocessor/map/TensorArray" in note for note in said["notes"])
+    with open_artifact(out / "frozen_inference_graph.pb") as artifact:
+        nodes = {node.name: node for node in artifact.model().graph.nodes}
+    assert nodes["image_tensor"].shape().dims == (None, None, None, 3)
+    status, _, err = run(
+        "export-inference-graph", "--pipeline_config_path", trained.config, "--trained_checkpoint_prefix",
+        trained.prefix, "--output_directory", tmp_path / "other", "--input_shape", "1,-1,-1,3",
+    )  # fmt: skip
+    assert status == 2
+    assert "give --input_shape 2,-1,-1,3" in err
+
+
+@pytest.mark.tf
+def test_a_pipeline_of_images_of_one_size(tf, run, tmp_path):
+    """Its resize to the size that comes in anyway is not in the graph, so no other size may come in."""
+    fixed = train(tf, tmp_path / "fixed", is_fixed=True)
+    status, said, err = run(
+        "export-inference-graph", "--pipeline_config_path", fixed.config, "--trained_checkpoint_prefix", fixed.prefix,
+        "--output_directory", tmp_path / "out", "--verify", "weights", "--json", "--input_type", "tf_example",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert any(f"[?, {SIZE}, {SIZE}, 3]" in note for note in json.loads(said)["notes"])
+    images = pictures(2, SIZE, SIZE)
+    fed = _feeds(tf, "tf_example", images)
+    expected = fixed.expected(images, averages=True)
+    load = _frozen(tf, tmp_path / "out")
+    _assert_same(_session_outputs(tf, load, "tf_example:0", fed), expected)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not compatible with expected shape"):
+        _session_outputs(tf, load, "tf_example:0", _feeds(tf, "tf_example", pictures(2, SIZE, SIZE + 2)))

@@ -62,6 +62,7 @@ class Run:
 
     def __init__(self, folder, nodes, values=None, *, config="", trainable=("w",)):
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.prefix, self.out = str(folder / "model.ckpt-1"), folder / "out"
         data = [variable_def(name, initializer=f"{name}/Assign", snapshot=f"{name}/read:0", is_resource=False,
                              trainable=True) for name in trainable]  # fmt: skip
@@ -284,8 +285,9 @@ def test_random_numbers_are_told_of(tmp_path):
 def test_checkpoints_of_another_kind(tmp_path):
     run = Run(tmp_path, [*pipeline(2, None, None, 3), *model()])
     run.refused(NotFoundError, "no file or checkpoint 'nothing'", trained_checkpoint_prefix=str(tmp_path / "nothing"))
-    with pytest.raises(UsageError, match="a checkpoint is expected, this is"):
-        run.export(trained_checkpoint_prefix=str(tmp_path / "pipeline.config"))
+    Run(tmp_path / "other", [*pipeline(2, None, None, 3), *model()]).export()
+    frozen = str(tmp_path / "other" / "out" / "frozen_inference_graph.pb")
+    run.refused(UsageError, "a checkpoint is expected, this is graph-def", trained_checkpoint_prefix=frozen)
 
 
 def test_a_checkpoint_without_graph(tmp_path):

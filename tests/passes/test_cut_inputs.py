@@ -10,7 +10,7 @@ from tfthaw.ir.attrs import AttrList, FunctionName, Shape
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.passes.cut_inputs import cut_input
 from tfthaw.passes.input_boundary import boundary_at, find_boundaries, pipeline_nodes, pixel_arithmetic
-from tfthaw.passes.written_sizes import has_functions_on, nodes_of_batch
+from tfthaw.passes.written_sizes import arrays_of_batch, has_functions_on, nodes_of_batch, takes_any_size
 
 BATCH = TensorName("batch", 0)
 OUT = TensorName("out", 0)
@@ -155,3 +155,34 @@ def test_what_a_graph_says_of_a_tensor():
     assert boundary_at(index, TensorName("c", 0)).shape.dims == (1, 2)
     assert boundary_at(index, TensorName("y", 0)).dtype is None
     assert boundary_at(index, TensorName("y", 0)).shape.dims is None
+
+
+def test_arrays_of_loops_that_have_room_for_one_batch():
+    nodes = [*queue(2, 8, 8, 3), constant("four", 4), node("own", "TensorArrayV3", "n", T=None),
+             node("other", "TensorArrayV3", "four", T=None), node("idle", "TensorArrayV3", "n", T=None),
+             node("out", "Foo", "batch", "own", "other", T=None)]  # fmt: skip
+    assert arrays_of_batch(GraphIndex(nodes), BATCH, [OUT], 2) == ["own"]
+    assert arrays_of_batch(GraphIndex(nodes), BATCH, [OUT], 3) == []
+
+
+def test_a_size_that_is_put_together():
+    shape = [constant("two", 2), constant("rest", -1), node("to", "Pack", "two", "rest", T=DType.int32, N=2),
+             node("flat", "Reshape", "batch", "to")]  # fmt: skip
+    index = GraphIndex([*queue(2, 8, 8, 3), *shape, node("out", "Relu", "flat")])
+    assert nodes_of_batch(index, BATCH, [OUT], 2) == ["flat"]
+
+
+def test_graphs_that_resize_all_that_they_take():
+    resize = [node("scaled", "Mul", "batch", "half"), constant("half", 0.5), constant("size", [4, 4]),
+              node("small", "ResizeBilinear", "scaled", "size", T=DType.float32)]  # fmt: skip
+    fixed = [constant("to", [-1, 8, 8, 3]), node("flat", "Reshape", "batch", "to")]
+    cases = [
+        ([*resize, node("out", "Relu", "small")], True),
+        ([*resize, node("sizes", "Shape", "batch"), node("out", "Foo", "small", "sizes")], True),
+        ([*resize, node("out", "Add", "small", "scaled")], False),
+        ([node("out", "Relu", "batch")], False),
+        ([*fixed, node("small", "ResizeBilinear", "flat", "to"), node("out", "Relu", "small")], False),
+        ([node("loop", "While", "batch", T=None, body=FunctionName("f")), node("out", "Relu", "loop")], False),
+    ]
+    for nodes, expected in cases:
+        assert takes_any_size(GraphIndex([*queue(2, 8, 8, 3), *nodes]), BATCH, [OUT]) is expected

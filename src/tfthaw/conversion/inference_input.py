@@ -32,7 +32,7 @@ from tfthaw.passes.input_boundary import (
     pixel_arithmetic,
 )
 from tfthaw.passes.prune import PLACEHOLDER_OPS, require_tensors
-from tfthaw.passes.written_sizes import has_functions_on, nodes_of_batch, takes_any_size
+from tfthaw.passes.written_sizes import arrays_of_batch, has_functions_on, nodes_of_batch, takes_any_size
 
 _MOST_CANDIDATES = 8
 _MOST_NODES = 5
@@ -76,7 +76,7 @@ def feed_model(outputs: InferenceOutputs, options: InferenceOptions) -> Fed:
     placeholder, nodes, given = _nodes(at, index, options, shape)
     cut = cut_input(model.graph, at.tensor, given, nodes, outputs.tensors)
     if cut.waits:
-        notes.append(f"nothing waits for the input pipeline any more ({', '.join(cut.waits[:_MOST_NODES])})")
+        notes.append(f"nothing waits for the input pipeline any more ({_listed(cut.waits)})")
     _refuse_pipelines(GraphIndex(cut.graph.nodes), outputs)
     return Fed(replace(model, graph=cut.graph), placeholder, at, shape, [*notes, *said])
 
@@ -102,20 +102,27 @@ def _fed_shape(
                              hint=f"give --input_shape {_size_texts(built)}")  # fmt: skip
         return Shape(_narrowed(asked, built)), []
     written: list[str] = []
+    arrays: list[str] = []
     if built[0] is not None and asked[0] != built[0]:
         written = nodes_of_batch(index, at.tensor, outputs.tensors, built[0])
+        arrays = arrays_of_batch(index, at.tensor, outputs.tensors, built[0])
     is_free = takes_any_size(index, at.tensor, outputs.tensors)
     dims = (built[0] if written else asked[0], *(asked[1:] if is_free else _narrowed(asked[1:], built[1:])))
     if options.input_shape is None:
-        if dims == asked:
-            return options.image_shape, []
-        because = f"has it written in ({', '.join(written[:3])})" if written else "was built for it"
-        return Shape(dims), [f"what is fed has the shape {shape_text(Shape(dims))}: the graph {because}"]
+        notes = []
+        if arrays and not written:
+            notes.append(f"it runs with batches of {built[0]} alone: loops have that written in ({_listed(arrays)})")
+        if dims != asked:
+            because = f"has it written in ({_listed(written)})" if written else "was built for it"
+            notes.append(f"what is fed has the shape {shape_text(Shape(dims))}: the graph {because}")
+        return Shape(dims), notes
+    written += arrays
     written += has_functions_on(index, at.tensor, outputs.tensors) if dims != tuple(asked) else []
     if written:
+        sizes = _size_texts((built[0], *_narrowed(asked[1:], built[1:])))
         raise UsageError(
-            f"the graph has the sizes that it was built for written in ({', '.join(written[:_MOST_NODES])})",
-            where="--input_shape", hint=f"give --input_shape {_size_texts((built[0], *_narrowed(asked[1:], built[1:])))}",
+            f"the graph has the sizes that it was built for written in ({_listed(written)})", where="--input_shape",
+            hint=f"give --input_shape {sizes}",
         )  # fmt: skip
     if dims == tuple(asked):
         return options.image_shape, []
@@ -123,6 +130,11 @@ def _fed_shape(
         f"the graph was built for images of {shape_text(at.shape)} and may have been simplified for them; other sizes "
         f"were asked for, and what it makes of them is not known"
     ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_NODES
+    return ", ".join(names[:_MOST_NODES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _size_texts(sizes: Sequence[int | None]) -> str:
@@ -260,7 +272,7 @@ def _refuse_pipelines(index: GraphIndex, outputs: InferenceOutputs) -> None:
     for name, tensor in (outputs.named | additional).items():
         needed = pipeline_nodes(index, [tensor.node], through_control=True)
         if needed:
-            problems.append(f"{name} needs {', '.join(needed[:_MOST_NODES])}")
+            problems.append(f"{name} needs {_listed(needed)}")
     if problems:
         raise UsageError(
             f"outputs need the input pipeline of training, cut or not: {'; '.join(problems)}",

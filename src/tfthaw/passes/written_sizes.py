@@ -1,9 +1,11 @@
 """Sizes that a training graph has written into itself: of the batches and images that it was built for.
 
-A graph that was built for `float32[24, 300, 300, 3]` may hold these numbers in reshapes, in constants, in functions;
-then only such batches give right results. Nothing is changed here.
+A graph that was built for `float32[24, 300, 300, 3]` may hold these numbers in reshapes, in the arrays of loops, in
+constants, in functions; then only such batches give right results. It may also lack what other sizes would need: a
+resize to the very size that comes in is no part of it. Nothing is changed here.
 
-Source: the op definitions of array_ops.cc, math_ops.cc and functional_ops.cc of TensorFlow.
+Source: the op definitions of array_ops.cc, data_flow_ops.cc, image_ops.cc, list_ops.cc and math_ops.cc of TensorFlow;
+`map_fn` of TensorFlow, which counts a batch when the graph is built where it can.
 """
 
 from __future__ import annotations
@@ -11,10 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfthaw.dtypes import DType
+from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import GraphIndex, Node, TensorName, data_inputs
+from tfthaw.tensors import Tensor
 
-_SHAPED_BY_INPUT = {"Reshape": 1, "Fill": 0, "BroadcastTo": 1, "Range": 1, "Tile": 1}
+_RESIZES = frozenset({
+    "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate", "CropAndResize",
+})  # fmt: skip
+_SIZE_INPUTS = {"Reshape": 1, "Fill": 0, "BroadcastTo": 1, "Range": 1, "Tile": 1, "Slice": 2}
+_ARRAY_SIZE_INPUTS = {"TensorArrayV3": 0, "TensorArrayV2": 0, "TensorListReserve": 1}
 _COUNTED_BY_ATTR = {"Unpack": "num", "Split": "num_split"}
+_ELEMENTWISE = frozenset({
+    "Add", "AddV2", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "ConcatV2", "Pack", "Select", "SelectV2",
+})  # fmt: skip
 
 
 def has_functions_on(index: GraphIndex, tensor: TensorName, outputs: Sequence[TensorName]) -> list[str]:
@@ -30,7 +41,9 @@ def has_functions_on(index: GraphIndex, tensor: TensorName, outputs: Sequence[Te
 
 
 def nodes_of_batch(index: GraphIndex, tensor: TensorName, outputs: Sequence[TensorName], batch: int) -> list[str]:
-    """Return the nodes between a tensor and outputs that have the number of its images written in.
+    """Return the nodes between a batch and outputs that have the number of its images written in.
+
+    With another number they fail, or give something else.
 
     Args:
         index: The graph.
@@ -39,26 +52,92 @@ def nodes_of_batch(index: GraphIndex, tensor: TensorName, outputs: Sequence[Tens
         batch: How many images it has.
     """
     between = _between(index, tensor, outputs)
+    return [node.name for node in index.nodes.values() if node.name in between and _holds_batch(index, node, batch)]
+
+
+def arrays_of_batch(index: GraphIndex, tensor: TensorName, outputs: Sequence[TensorName], batch: int) -> list[str]:
+    """Return the arrays of loops that have room for the number of images of a batch; with another number they fail.
+
+    Args:
+        index: The graph.
+        tensor: The batch.
+        outputs: The outputs.
+        batch: How many images it has.
+    """
+    needed = index.reach([name.node for name in outputs], stop=[tensor.node])
     return [
-        node.name for node in index.nodes.values() if node.name in between and _holds_batch(index, node, batch)
+        node.name for node in index.nodes.values()
+        if node.op in _ARRAY_SIZE_INPUTS and node.name in needed
+        and _is_sized(index, node, _ARRAY_SIZE_INPUTS[node.op], batch)
     ]  # fmt: skip
+
+
+def takes_any_size(index: GraphIndex, tensor: TensorName, outputs: Sequence[TensorName]) -> bool:
+    """Whether images of any height and width become images of one size before anything else is made of them.
+
+    Args:
+        index: The graph.
+        tensor: The batch of images.
+        outputs: The outputs.
+    """
+    needed = index.reach([name.node for name in outputs])
+    seen: set[str] = set()
+    waiting = [tensor.node]
+    while waiting:
+        name = waiting.pop()
+        for node, position in index.consumers(name):
+            text = node.inputs[position]
+            is_ours = name != tensor.node or TensorName.parse(text) == tensor
+            if text.startswith("^") or node.name in seen or node.name not in needed or not is_ours:
+                continue
+            seen.add(node.name)
+            if node.op in _RESIZES or node.op == "Shape":  # which asks for the sizes when the graph runs
+                continue
+            if node.called() or _has_a_shape(index, node):
+                return False
+            waiting.append(node.name)
+    return not seen & {name.node for name in outputs} and any(index.nodes[name].op in _RESIZES for name in seen)
 
 
 def _between(index: GraphIndex, tensor: TensorName, outputs: Sequence[TensorName]) -> set[str]:
     return index.descend([tensor.node]) & index.reach([name.node for name in outputs])
 
 
+def _has_a_shape(index: GraphIndex, node: Node) -> bool:
+    """Whether a node says of what shape its tensors must be."""
+    if any(isinstance(value, Shape) and value.dims for name, value in node.attrs.items() if name != "_output_shapes"):
+        return True
+    return node.op == "Reshape" and len(node.inputs) > 1 and _constant(index, node.inputs[1]) is not None
+
+
 def _holds_batch(index: GraphIndex, node: Node, batch: int) -> bool:
     if node.op in _COUNTED_BY_ATTR:
         return node.attrs.get(_COUNTED_BY_ATTR[node.op]) == batch
-    for place, text in enumerate(data_inputs(node)):
-        source = index.producer(text)
-        tensor = source.tensor() if source is not None and source.op == "Const" else None
-        if tensor is None or not tensor.size:
-            continue
-        if len(tensor.shape) > 1 and tensor.shape[0] == batch:
-            return True  # a constant for each image, such as anchors
-        is_size = place == _SHAPED_BY_INPUT.get(node.op) and tensor.dtype in (DType.int32, DType.int64)
-        if is_size and len(tensor.shape) < 2 and int(tensor.numpy().reshape(-1)[0]) == batch:
-            return True
-    return False
+    place = _SIZE_INPUTS.get(node.op)
+    if place is not None and _is_sized(index, node, place, batch):
+        return True
+    if node.op not in _ELEMENTWISE or batch == 1:
+        return False
+    constants = [_constant(index, text) for text in data_inputs(node)]
+    # a constant for each image, such as anchors
+    return any(tensor is not None and len(tensor.shape) > 1 and tensor.shape[0] == batch for tensor in constants)
+
+
+def _is_sized(index: GraphIndex, node: Node, place: int, batch: int) -> bool:
+    """Whether the size or shape that a node takes as an input is, or begins with, that of the batch."""
+    if place >= len(node.inputs):
+        return False
+    source = index.producer(node.inputs[place])
+    for _ in range(8):  # a damaged graph may have rings
+        if source is None or source.op not in ("Pack", "ConcatV2") or not source.inputs:
+            break
+        source = index.producer(source.inputs[0])
+    tensor = source.tensor() if source is not None and source.op == "Const" else None
+    if tensor is None or tensor.dtype not in (DType.int32, DType.int64) or len(tensor.shape) > 1 or not tensor.size:
+        return False
+    return int(tensor.numpy().reshape(-1)[0]) == batch
+
+
+def _constant(index: GraphIndex, text: str) -> Tensor | None:
+    source = index.producer(text)
+    return source.tensor() if source is not None and source.op == "Const" else None
