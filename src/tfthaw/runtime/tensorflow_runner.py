@@ -4,7 +4,7 @@ TensorFlow reads the files itself, with its own loaders; nothing of tfthaw's rea
 is TensorFlow's word on the artifact. Everything happens in a graph and a session of its own: the caller's process stays
 as it is, eager execution, log levels and default graph included. Devices that nodes ask for are not honoured.
 
-TensorFlow's chatter on stderr is kept off the screen, unless the environment sets TF_CPP_MIN_LOG_LEVEL lower than 3, which
+TensorFlow's chatter on stderr is kept off the screen, unless the environment sets TF_CPP_MIN_LOG_LEVEL below 3, which
 says what the user wants to see of it: at 3 TensorFlow itself would still tell of processors while it is imported.
 """
 
