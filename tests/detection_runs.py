@@ -114,12 +114,12 @@ def _batches(tf, folder, is_fixed):
     with tf.Graph().as_default(), v1.Session() as session:
         for number, image in enumerate(pictures(3, SIZE, SIZE)):
             path = folder / f"{number}.png"
-            path.write_bytes(session.run(tf.io.encode_png(image)))
+            path.write_bytes(session.run(v1.image.encode_png(image)))
             paths.append(str(path))
 
     def build():
         _, contents = v1.WholeFileReader().read(v1.train.string_input_producer(paths, shuffle=False))
-        image = tf.cast(tf.image.decode_png(contents, channels=3), tf.float32)
+        image = tf.cast(v1.image.decode_png(contents, channels=3), tf.float32)
         image.set_shape([SIZE, SIZE, 3] if is_fixed else [None, None, 3])
         tensors = [image, tf.constant(1, tf.int64)]
         return v1.train.batch(tensors, batch_size=2, capacity=4, dynamic_pad=not is_fixed, name="batch")
