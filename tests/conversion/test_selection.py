@@ -85,3 +85,19 @@ def test_a_signature_that_says_another_type_than_its_tensor_is_corrected_and_tol
     assert found.signatures["s"].inputs["x"].dtype is FLOAT
     assert notes == ["signature s says that x is string; x:0 is float32"]
     assert with_own_types(found, TRAINING) == (found, [])
+
+
+def test_an_output_name_of_two_signatures_is_told_for_both():
+    model = Model(graph(placeholder("x"), node("a", "Neg", "x"), node("b", "Abs", "x")))
+    for key, tensor in (("first", "a:0"), ("second", "b:0")):
+        model.signatures[key] = Signature(
+            inputs={"x": SignatureTensor("x:0", DType.float32)},
+            outputs={"output_0": SignatureTensor(tensor, DType.float32)},
+        )
+    chosen = select(model, inputs=[], outputs=[], every=True)
+
+    assert {name: str(tensor) for name, tensor in chosen.outputs.items()} == {
+        "output_0": "a:0",
+        "second/output_0": "b:0",
+    }
+    assert list(chosen.inputs) == ["x"]

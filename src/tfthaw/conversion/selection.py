@@ -163,7 +163,7 @@ def _chosen(known: Mapping[str, Signature], names: Sequence[str]) -> dict[str, S
 
 
 def _by_signatures(signatures: Mapping[str, Signature]) -> Selection:
-    """Select by signatures; the names are those of the first one, which is the only one unless all are wanted.
+    """Select by signatures; a name that another signature has for another tensor gets the signature's key in front.
 
     Sparse and composite tensors are selected as their components.
     """
@@ -178,10 +178,12 @@ def _by_signatures(signatures: Mapping[str, Signature]) -> Selection:
         raise StructureError("the signature does not say which tensors these are", problems=odd)
     inputs: dict[str, TensorName] = {}
     outputs: dict[str, TensorName] = {}
-    for signature in signatures.values():
+    for key, signature in signatures.items():
         for part, found in ((signature.inputs, inputs), (signature.outputs, outputs)):
             for name, entry in part.items():
-                found.setdefault(name, TensorName.parse(entry.tensor))
+                tensor = TensorName.parse(entry.tensor)
+                if found.setdefault(name, tensor) != tensor:
+                    found[f"{key}/{name}"] = tensor
     return Selection(dict(signatures), inputs, outputs)
 
 
