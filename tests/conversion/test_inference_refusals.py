@@ -366,3 +366,12 @@ def test_input_shapes():
     for wrong in ("", "1,,3", "1,-2", "a", "1,2.5", "9999999999"):
         with pytest.raises(UsageError, match="is no size"):
             read_input_shape(wrong)
+
+
+def test_a_flag_whose_default_is_to_train(tmp_path):
+    flag = placeholder("is_training", (), DType.bool, "PlaceholderWithDefault", "yes")
+    chosen = node("x", "Select", "is_training", "batch", "batch")
+    run = Run(tmp_path, [*pipeline(2, None, None, 3), constant("yes", True), flag, chosen, *model("x")])
+    error = run.refused(UsageError, "is_training would tell the exported graph to train")
+    assert "--set is_training=false" in error.hint
+    assert run.export(set={"is_training": False}).variables == 2

@@ -27,7 +27,7 @@ from tfthaw.conversion.prepared import Prepared, needed_variables, node_list, pr
 from tfthaw.conversion.unfed import refuse_unfed
 from tfthaw.conversion.with_saver import with_state
 from tfthaw.dtypes import DType
-from tfthaw.errors import UnsupportedError
+from tfthaw.errors import UnsupportedError, UsageError
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
 from tfthaw.export.meta_graph import META_SUFFIX, write_meta_graph
@@ -42,7 +42,7 @@ from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.input_boundary import known_shape
 from tfthaw.passes.prune import free_name, without_lost_colocations
-from tfthaw.passes.training_traces import left_in_training, random_nodes
+from tfthaw.passes.training_traces import left_in_training, random_nodes, training_defaults
 from tfthaw.passes.writes import drop_writes
 from tfthaw.serde.artifacts import open_artifact
 from tfthaw.tensors import Array, Tensor
@@ -214,6 +214,12 @@ class Writing:
 
     def _settle(self, prepared: Prepared, before: Graph) -> None:
         """Let batch normalisation use its averages, and say what else is left of training."""
+        flags = training_defaults(prepared.graph)
+        if flags:
+            raise UsageError(
+                f"{', '.join(flags)} would tell the exported graph to train: that is its default",
+                hint=f"say what it shall be: {' '.join(f'--set {name}=false' for name in flags)}",
+            )  # fmt: skip
         switched = len(prepared.notes)
         settle_batch_norm(prepared, before)
         self._switched = self._options.batch_norm == "inference" and len(prepared.notes) > switched

@@ -9,7 +9,10 @@ stateful_random_ops.cc of TensorFlow for the ops.
 
 from __future__ import annotations
 
-from tfthaw.ir.graph import Graph
+import re
+
+from tfthaw.dtypes import DType
+from tfthaw.ir.graph import Graph, GraphIndex
 from tfthaw.ir.variables import VARIABLE_OPS, variable_name
 
 RANDOM_OPS = frozenset({
@@ -19,6 +22,7 @@ RANDOM_OPS = frozenset({
 })  # fmt: skip
 _AVERAGES = ("moving_mean", "moving_variance")
 _LEARNED = ("beta", "gamma")
+_TRAINING_NAME = re.compile("train|phase|learning", re.IGNORECASE)
 
 
 def left_in_training(graph: Graph, whole: Graph) -> list[str]:
@@ -36,6 +40,23 @@ def left_in_training(graph: Graph, whole: Graph) -> list[str]:
         if is_idle and any(f"{scope}/{name}" in needed for name in _LEARNED):
             scopes[scope] = None
     return list(scopes)
+
+
+def training_defaults(graph: Graph) -> list[str]:
+    """Return the placeholders that tell a graph to train unless they are fed: their default is true.
+
+    Args:
+        graph: The graph, pruned to its outputs.
+    """
+    index = GraphIndex(graph.nodes)
+    found = []
+    for node in graph.nodes:
+        source = index.producer(node.inputs[0]) if node.op == "PlaceholderWithDefault" and node.inputs else None
+        tensor = source.tensor() if source is not None and source.op == "Const" else None
+        is_flag = tensor is not None and tensor.dtype is DType.bool and tensor.size == 1
+        if tensor is not None and is_flag and bool(tensor.numpy().reshape(-1)[0]) and _TRAINING_NAME.search(node.name):
+            found.append(node.name)
+    return found
 
 
 def random_nodes(graph: Graph) -> list[str]:
