@@ -3,6 +3,7 @@
 python placeholders_to_meta_graph.py [DIRECTORY]
 """
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -38,10 +39,10 @@ def train(x, prefix):
 
 def main(directory):
     """Train, save, convert, and use what was written."""
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # for training with `tf.layers`; a conversion sees to it by itself
+    if importlib.util.find_spec("tf_keras"):  # with which TensorFlow trains `tf.layers` since 2.16; tfthaw knows
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
     x = np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)
     expected, code = train(x, f"{directory}/ckpt"), f"{__file__}:build_graph"
-    # The call of this example: nodes keep their names, and with them the scopes that TensorBoard draws.
     result = tfthaw.convert(f"{directory}/ckpt", f"{directory}/model.meta", to="meta-graph", code=code, overwrite=True)
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
         tf.compat.v1.train.import_meta_graph(f"{directory}/model.meta").restore(session, f"{directory}/model")
