@@ -4,6 +4,9 @@ In training mode a FusedBatchNorm takes mean and variance from the batch at hand
 written, never used. A graph exported that way gives other answers for other batches. Switching to the moving averages
 changes the outputs, so it is done only when asked for; otherwise the nodes are named.
 
+Layer normalisation of Keras 2 is the same op over each example by itself, with a scale that is made as long as the
+batch at hand asks for. It has no averages and is left alone.
+
 Source: nn_ops.cc of TensorFlow (FusedBatchNorm: inputs x, scale, offset, mean, variance) and `tf.compat.v1.layers`.
 """
 
@@ -17,6 +20,7 @@ from tfthaw.ir.nodes import Node
 from tfthaw.ir.variables import VARIABLE_OPS
 
 BATCH_NORM_OPS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+_SHAPE_OPS = frozenset({"Shape", "ShapeN"})
 _HANDING_ON = ("RefSwitch", "Switch", "Identity", "RefIdentity")
 _AVERAGE_WRITES = frozenset({"AssignSub", "AssignSubVariableOp", "Assign", "AssignVariableOp"})
 
@@ -36,13 +40,31 @@ class UsesAverages:
 
 def training_mode_nodes(graph: Graph) -> list[str]:
     """Return the batch normalisations that use the statistics of the batch; in functions, `name in function`."""
+    index = GraphIndex(graph.nodes)
     inside = [f"{node.name} in {function.name}" for function in graph.functions for node in function.nodes
               if _is_training(node)]  # fmt: skip
-    return [*(node.name for node in graph.nodes if _is_training(node)), *inside]
+    found = [node.name for node in graph.nodes if _is_training(node) and not _is_layer_normalisation(index, node)]
+    return [*found, *inside]
 
 
 def _is_training(node: Node) -> bool:
     return node.op in BATCH_NORM_OPS and node.attrs.get("is_training", True) is not False
+
+
+def _is_layer_normalisation(index: GraphIndex, node: Node) -> bool:
+    """Whether the scale of a node is made of a shape that only the batch at hand tells, and of no variable."""
+    if len(node.inputs) < 2:
+        return False
+    waiting = [TensorName.parse(node.inputs[1]).node]
+    ops = set()
+    for name in waiting:
+        source = index.nodes.get(name)
+        if source is None:
+            continue
+        ops.add(source.op)
+        if source.op not in _SHAPE_OPS:
+            waiting += [each for text in source.inputs if (each := TensorName.parse(text).node) not in waiting]
+    return bool(ops & _SHAPE_OPS) and not ops & VARIABLE_OPS
 
 
 def use_moving_averages(graph: Graph, whole: Graph) -> UsesAverages:
