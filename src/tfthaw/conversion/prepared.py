@@ -17,6 +17,7 @@ from tfthaw.ir.attrs import Shape
 from tfthaw.ir.definitions import Definition, Definitions
 from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Collection, Model
+from tfthaw.ir.nodes import Node
 from tfthaw.ir.object_graph import TrackableObjectGraph
 from tfthaw.ir.signatures import INIT_OP_SIGNATURE
 from tfthaw.ir.types import output_dtype
@@ -24,7 +25,7 @@ from tfthaw.ir.validation import require_consistent, require_unique_names
 from tfthaw.ir.variables import VARIABLE_OPS, Variable, graph_variables
 from tfthaw.passes.clear_devices import Cleared, clear_devices
 from tfthaw.passes.inline_functions import inline_functions
-from tfthaw.passes.prune import prune, prune_library, require_tensors
+from tfthaw.passes.prune import free_name, prune, prune_library, require_tensors
 from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
 from tfthaw.passes.shared_handles import merge_shared_handles
 from tfthaw.passes.tables import fill_tables, fillers, refuse_mutable_tables
@@ -167,6 +168,8 @@ def _take_what_is_needed(prepared: Prepared) -> None:
     index = GraphIndex(prepared.graph.nodes)
     require_tensors(index, [*selection.tensors, *selection.feeds], what="signature")
     reached = index.reach([name.node for name in wanted])
+    if to == "saved-model" and prepared.options.style == "v1" and _add_init_op(prepared, reached):
+        index = GraphIndex(prepared.graph.nodes)
     keep = [*(init_ops(prepared.model) if to == "saved-model" else []), *prepared.options.targets]
     for name in keep:
         if name not in index:
@@ -199,11 +202,34 @@ def _take_what_is_needed(prepared: Prepared) -> None:
         prepared.notes.append(f"{count} nodes asked for {device}; they no longer do")
 
 
+def _add_init_op(prepared: Prepared, reached: set[str]) -> bool:
+    """Add the node that loaders run where tables need filling and nothing does it; return whether it was needed.
+
+    Who has a graph in a session runs what the collection `table_initializer` lists; loaders of SavedModels do not.
+    """
+    if init_ops(prepared.model):
+        return False
+    index = GraphIndex(prepared.graph.nodes)
+    listed = index.reach(node_list(prepared.model.collections.get("table_initializer")))
+    needed = fillers(index, reached)
+    waited = [node.name for nodes in needed.values() for node in nodes if node.name in listed]
+    if not waited:
+        return False
+    init = Node(free_name(index.nodes, "init_tables"), "NoOp", [f"^{name}" for name in dict.fromkeys(waited)])
+    collections = {**prepared.model.collections, "saved_model_main_op": Collection("node", [init.name])}
+    prepared.model = replace(prepared.model, collections=collections)
+    prepared.graph = prepared.graph.with_nodes([*prepared.graph.nodes, init])
+    prepared.notes.append(f"lookup tables are filled when it is loaded: {', '.join(needed)}")
+    return True
+
+
 def _inline(prepared: Prepared, wanted: list[TensorName]) -> list[TensorName]:
     """Inline what the outputs and the init ops call; return where the wanted tensors are now."""
-    init = [*init_ops(prepared.model), *prepared.options.targets]
     index = GraphIndex(prepared.graph.nodes)
     feeds = prepared.selection.feeds
+    filling = fillers(index, index.reach([name.node for name in wanted])).values()
+    init = [*init_ops(prepared.model), *prepared.options.targets, *(node.name for nodes in filling for node in nodes)]
+    init = list(dict.fromkeys(init))
     reached = index.reach([*(name.node for name in (*wanted, *feeds)), *init])
     taken = [node for node in prepared.graph.nodes if node.name in reached]
     graph = prune_library(prepared.graph.with_nodes(taken), keep_registered=False)

@@ -173,6 +173,11 @@ class _Builder:
         done = self._part(initialize, f"{scope}/initialize")
         if done is not None:
             self.built.graph.add_to_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS, done)
+        elif isinstance(owner, tf.lookup.StaticHashTable):
+            self.problems.append(
+                f"{scope} is empty; the vocabulary that a layer was adapted to is in no checkpoint: give it to the layer "
+                "(vocabulary=...)"
+            )
         return handle
 
     def _part(self, function: Any, scope: str) -> Any:

@@ -17,6 +17,7 @@ from tfthaw.errors import UsageError
 from tfthaw.ir.input_specs import InputDeclaration
 
 _PACKAGES = ("keras", "tf_keras")
+_WRONG_STRUCTURE = (TypeError, ValueError, LookupError, AttributeError)  # what code raises that expects another one
 
 
 def keras_generation(value: Any) -> int:
@@ -62,7 +63,10 @@ def keras_function(
         packed = tf.nest.pack_sequence_as(structure, list(tensors))
         with _adapted_from_variables(model):
             if isinstance(packed, _Keywords):
-                return model(**packed, **extra)
+                first, *others = packed  # Keras 2 takes the first one by position alone
+                return model(packed[first], **{key: packed[key] for key in others}, **extra)
+            if isinstance(packed, _Named):
+                return _call_with_several(model, packed, extra)
             return model(packed, **extra)
 
     return serve, flat, _output_names(model)
@@ -97,6 +101,23 @@ def _all_layers(model: Any) -> list[Any]:
 
 class _Keywords(dict[str, Any]):
     """Inputs that are arguments of `call`, each by its name."""
+
+
+class _Named(dict[str, Any]):
+    """Inputs that are one argument of `call`: a dict, or a list in the order in which they were declared."""
+
+
+def _call_with_several(model: Any, inputs: _Named, extra: Mapping[str, Any]) -> Any:
+    """Call a model with a dict of inputs or, where it does not take that, with a list."""
+    try:
+        return model(dict(inputs), **extra)
+    except _WRONG_STRUCTURE as error:
+        try:
+            return model(list(inputs.values()), **extra)
+        except _WRONG_STRUCTURE as other:
+            if "indices must be integers" in str(other):
+                raise error from None  # it does take a dict, and something else is wrong
+            raise
 
 
 def _structure(tf: Any, model: Any, declared: Sequence[InputDeclaration], name: str, notes: list[str]) -> Any:
@@ -209,8 +230,8 @@ def _declared(tf: Any, model: Any, known: Any, declared: Sequence[InputDeclarati
     if len(specs) == 1:
         return next(iter(specs.values()))
     if set(specs) <= set(arguments):
-        return _Keywords(specs)
-    return specs
+        return _Keywords((key, specs[key]) for key in arguments if key in specs)
+    return _Named(specs)
 
 
 def _call_arguments(model: Any) -> dict[str, inspect.Parameter]:
