@@ -88,6 +88,10 @@ def test_lists_and_settings():
     assert options.allow_missing == ["a*", "b"]
 
 
+def test_flags_of_every_absl_script_change_nothing():
+    assert read("--alsologtostderr", "--verbosity=1", "--nologtostderr", "--stderrthreshold", "info") == read()
+
+
 def test_side_inputs_declare_what_code_takes():
     arguments = ["--side_input_names=ctx,n", "--side_input_types", "float,integer", "--side_input_shapes=1,-1/1"]
     assert read("--use_side_inputs", "True", *arguments).input == ["ctx:float32[1,?]", "n:int32[1]"]

@@ -41,8 +41,17 @@ class FloatDetector(Detector):
     def __call__(self, image):
         return self._model.predict(image)
 
+class Sided(Detector):
+    @tf.function
+    def __call__(self, context, image):
+        outputs = self._model.predict(tf.cast(image, tf.float32))
+        return outputs | {"num_detections": outputs["num_detections"] + tf.reduce_sum(context)}
+
 def build():
     return Detector(Net())
+
+def build_sided():
+    return Sided(Net())
 
 def build_float():
     return FloatDetector(Net())
@@ -180,6 +189,16 @@ def test_one_damaged_byte_is_noticed(run, trained2, tmp_path):
     assert (status, out) == (2, "")
     assert "checksum" in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.tf
+def test_side_inputs(export):
+    said, _ = export(
+        "--use_side_inputs", "--side_input_names=context", "--side_input_types=float", "--side_input_shapes=-1",
+        "--input", "image:uint8[1,?,?,3]", "--input_type", "tf_example", code="build_sided",
+    )  # fmt: skip
+    assert set(said["inputs"]) == {"context", "input_tensor"}
+    assert said["verified"]["outputs"]["done"]
 
 
 V1_CODE = """\

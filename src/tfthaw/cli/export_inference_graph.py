@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from tfthaw.cli.rendering import good, heading, human_bytes, print_json, print_notes
+from tfthaw.cli.rendering import good, heading, human_bytes, print_json, print_notes, progress_bar
 from tfthaw.conversion.inference_graph import export_inference_graph
 from tfthaw.conversion.inference_module import export_inference_module
 from tfthaw.conversion.inference_options import INPUT_TYPES, InferenceOptions, read_input_shape
@@ -31,6 +33,8 @@ examples:
 """
 
 _TRUE, _FALSE = ("true", "t", "1", "yes", "y"), ("false", "f", "0", "no", "n")
+_ARTIFACTS = 3  # that hold the weights; each is written and read back
+_ABSL_FLAGS = ("log_dir", "stderrthreshold", "verbosity", "logtostderr", "alsologtostderr", "showprefixforinfo")
 _NEGATIVE_SIZES = re.compile(r"^-\d+([.,].*)?$")  # `-1,300,300,3` is a value and no flag
 
 
@@ -68,6 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                      help="variables that may lack a moving average, or a value")  # fmt: skip
     own.add_argument("--verify", choices=("weights", "outputs"), help="what to prove (weights are always proved)")
     own.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    for name in _ABSL_FLAGS:  # every absl script takes them, and they change nothing here
+        own.add_argument(f"--{name}", f"--no{name}", nargs="?", help=argparse.SUPPRESS)
 
 
 def _text(group: argparse._ArgumentGroup, name: str, said: str, metavar: str) -> None:
@@ -96,12 +102,22 @@ def run(options: argparse.Namespace) -> int:
     """Run the subcommand and return its exit status."""
     chosen = read_options(options)
     export = export_inference_graph if chosen.trained_checkpoint_dir is None else export_inference_module
-    result = export(chosen)
+    with progress_bar("exporting", 2 * _ARTIFACTS * _bytes_of(chosen.trained_checkpoint_prefix)) as progress:
+        result = export(replace(chosen, progress=progress))
     if options.json:
         print_json(result.as_dict())
     else:
         _show(result)
     return 0
+
+
+def _bytes_of(prefix: str | None) -> int:
+    """Return about how many bytes a checkpoint has, for a progress bar."""
+    if prefix is None:
+        return 0
+    path = Path(prefix)
+    files = path.parent.glob("*") if path.parent.is_dir() else ()
+    return sum(file.stat().st_size for file in files if file.name.startswith(f"{path.name}.data") and file.is_file())
 
 
 def read_options(options: argparse.Namespace) -> InferenceOptions:

@@ -48,6 +48,7 @@ from tfthaw.export.saved_model import write_saved_model
 from tfthaw.export.weights import write_checkpoint
 from tfthaw.formats.checkpoint_state import checkpoint_state_bytes
 from tfthaw.formats.names import CHECKPOINT_FORMATS
+from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.signatures import DEFAULT_SIGNATURE, Signature, SignatureTensor
@@ -59,6 +60,7 @@ from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.serde.object_views import read_stored_graph
 from tfthaw.serde.trackable_object_graphs import trackable_object_graph_to_proto
 from tfthaw.tensors import ArrayTensor
+from tfthaw.verify.inputs import InputSpec, seeded_inputs
 from tfthaw.verify.proofs import OutputProof, WeightProof
 from tfthaw.verify.weights import graph_constants, require_same
 
@@ -66,6 +68,7 @@ INPUT_KEY = "input_tensor"
 CHECKPOINT_FOLDER = "checkpoint"
 _CHECKPOINT = "ckpt-0"
 _STATE_FILE = "checkpoint"
+_SIDE_SIZE = 8  # of what side inputs leave open
 _IMAGE_NAMES = (INPUT_KEY, "image", "images", "inputs", "input", "x")
 
 
@@ -233,13 +236,22 @@ class _Export:
             return OutputProof(why_not="only the weights were asked for")
         takes = {ENCODED: "encoded", EXAMPLE: "examples"}.get(self._options.input_type, "images")
         at = self._fed.at
+        key, signature = _only_signature(self._fed.model)
+        image = _image_input(signature, key)
+        others = {name: entry for name, entry in signature.inputs.items() if name != image}
+        specs = {name: InputSpec(entry.dtype, entry.shape or Shape(None)) for name, entry in others.items()}
+        arrays = seeded_inputs(specs, size=_SIDE_SIZE)
         live = Side(
             self._code.name, str(at.tensor), {name: str(tensor) for name, tensor in self._outputs.sources.items()},
-            takes if at.dtype is DType.string else "images", self._prepared.settings, at.dtype or DType.uint8,
+            takes if at.dtype is DType.string else "images",
+            self._prepared.settings | {entry.tensor: arrays[name] for name, entry in others.items()},
+            at.dtype or DType.uint8,
         )  # fmt: skip
-        name = next(iter(self.inputs))
-        written = Side(str(folder / SAVED_MODEL), self.inputs[name], self.outputs, takes,
-                       dtype=self._options.fed_dtype)  # fmt: skip
+        place = self.inputs[image if image in self.inputs else INPUT_KEY]
+        written = Side(
+            str(folder / SAVED_MODEL), place, self.outputs, takes,
+            {self.inputs[name]: array for name, array in arrays.items()}, self._options.fed_dtype,
+        )  # fmt: skip
         shapes = [self._fed.shape, at.shape]
         return prove_live_inference(
             self._code, self._prepared.taken, live, [written], shapes, required=self._options.verify == "outputs"
