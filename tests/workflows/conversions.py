@@ -137,9 +137,11 @@ class Lab:
         for name, value in table.options.items():
             for item in value if isinstance(value, list) else [value]:
                 options += [f"--{name}", item]
+        checkpoint, destination = self.checkpoint(conversion, folder), table.destination(folder)
+        places = [checkpoint, destination] if conversion.workflow % 2 else [destination, "--checkpoint", checkpoint]
         done = python(
-            conversion.keras, "-m", "tfthaw", "convert", self.checkpoint(conversion, folder),
-            table.destination(folder), "--to", table.to, "--code", table.spec, "--json", *options,
+            conversion.keras, "-m", "tfthaw", "convert", *places, "--to", table.to, "--code", table.spec, "--json",
+            *options,
         )  # fmt: skip
         document = json.loads(done.stdout) if done.returncode == 0 else {}
         return Answer(done.returncode, document, done.stderr, folder)
