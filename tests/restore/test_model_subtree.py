@@ -57,6 +57,15 @@ def test_a_checkpoint_that_is_the_model():
     assert {"model/kernel" + END, "save_counter" + END} == set(whole.tensors)
 
 
+def test_a_root_that_is_the_model_and_has_a_model():
+    graph, values = stored()
+    graph.nodes[0] = TrackableObject([Child(1, "model"), Child(4, "bias"), Child(6, "save_counter")])
+    whole = model_subtree(graph, values, "")
+    assert set(whole.tensors) == {"model/kernel" + END, "save_counter" + END}
+    assert whole.graph.nodes[0].children == [Child(1, "model")]
+    assert [child.name for child in whole.graph.nodes[1].children] == ["model", "bias", "save_counter"]
+
+
 def test_values_that_are_not_there_are_not_named():
     graph, values = stored()
     del values["model/kernel" + END]

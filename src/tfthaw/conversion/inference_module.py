@@ -212,10 +212,10 @@ class _Export:
             raise UnsupportedError("the checkpoint has no object graph", path=self._checkpoint.path)
         values = {key: tensor for key, tensor in reader.tensors.items() if key != OBJECT_GRAPH_KEY}
         root = self._code.matches.root if self._code.matches is not None else None
-        subtree = model_subtree(stored, values, root)
         needed = set(self._code.matches.keys.values()) if self._code.matches is not None else set()
-        if not needed <= subtree.tensors.keys():  # the model is wider than the object that the code found
-            subtree = model_subtree(stored, values, "")
+        subtree = model_subtree(stored, values, root or None, needed)
+        if not needed <= subtree.tensors.keys():  # the code's object is wider than what is called the model
+            subtree = model_subtree(stored, values, "", needed)
         message = proto.serialize(trackable_object_graph_to_proto(subtree.graph))
         graph = ArrayTensor(np.array(message, object), DType.string)
 

@@ -10,7 +10,7 @@ Source: trackable_object_graph.proto and checkpoint.py of TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from tfthaw.ir.object_graph import Child, TrackableObject, TrackableObjectGraph
@@ -36,21 +36,24 @@ class ModelSubtree:
     dropped: int
 
 
-def model_subtree(stored: TrackableObjectGraph, values: Mapping[str, Tensor], path: str | None) -> ModelSubtree:
+def model_subtree(
+    stored: TrackableObjectGraph, values: Mapping[str, Tensor], path: str | None, needed: Collection[str] = ()
+) -> ModelSubtree:
     """Take a model out of a checkpoint.
 
     Args:
         stored: The object graph of the checkpoint.
         values: Its tensors by key, the object graph apart.
-        path: Where the model is, `a/b` from the root; empty or None where nothing says it: then it is the root's
-            `model`, or the root itself.
+        path: Where the model is, `a/b` from the root, empty for the root itself; None where nothing says it: then it
+            is the root's `model`, or the root.
+        needed: Keys that are the model's own, whatever they look like.
     """
-    place = _at(stored, "model") if not path else _at(stored, path)
+    place = _at(stored, "model" if path is None else path)
     if place is None:
         place = 0
     kept = _below(stored, place)
     numbers = {old: new for new, old in enumerate(kept, 1)}
-    state = optimizer_keys(values)
+    state = optimizer_keys(values) - set(needed)
     nodes = [TrackableObject([Child(1, "model")])]
     tensors: dict[str, Tensor] = {}
     for old in kept:
@@ -75,7 +78,7 @@ def model_subtree(stored: TrackableObjectGraph, values: Mapping[str, Tensor], pa
 def _at(stored: TrackableObjectGraph, path: str) -> int | None:
     """Return the number of the object at a path, or None where there is none."""
     place = 0
-    for name in path.split("/"):
+    for name in path.split("/") if path else ():
         found = [child.node for child in stored.nodes[place].children if child.name == name]
         if not found or not 0 <= found[0] < len(stored.nodes):
             return None
