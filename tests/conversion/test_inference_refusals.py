@@ -375,3 +375,34 @@ def test_a_flag_whose_default_is_to_train(tmp_path):
     error = run.refused(UsageError, "is_training would tell the exported graph to train")
     assert "--set is_training=false" in error.hint
     assert run.export(set={"is_training": False}).variables == 2
+
+
+def test_places_inside_of_loops(tmp_path):
+    """An export that takes encoded images is no source for one that takes images, unless it is said where."""
+    run = Run(tmp_path, [*pipeline(2, None, None, 3), *model()])
+    run.export(input_type="encoded_image_string_tensor")
+    again = Run(tmp_path / "again", [], {})
+    again.prefix = str(run.out / "model.ckpt")
+    error = again.refused(UsageError, "no tensor looks like the batch of images")
+    assert "decode_images/stack/TensorArrayGatherV3:0 (uint8[?, ?, ?, 3])" in error.hint
+    again.refused(UsageError, "in each turn of a loop", input_tensor="decode_images/while/DecodePng")
+    assert again.export(input_tensor="decode_images/stack/TensorArrayGatherV3").inputs == {"inputs": "image_tensor:0"}
+    with open_artifact(again.out / "frozen_inference_graph.pb") as artifact:
+        assert not [item.name for item in artifact.model().graph.nodes if item.name.startswith("decode_images")]
+
+
+def test_an_export_is_a_source_again(tmp_path):
+    run = Run(tmp_path, [*pipeline(2, None, None, 3), *model()])
+    run.export()
+    again = Run(tmp_path / "again", [], {})
+    again.prefix = str(run.out / "model.ckpt")
+    again.export()
+    name = "frozen_inference_graph.pb"
+    assert (again.out / name).read_bytes() == (run.out / name).read_bytes()
+    again.out = tmp_path / "examples"
+    assert again.export(input_type="tf_example").inputs == {"inputs": "tf_example:0"}
+    again.out = tmp_path / "fixed"
+    again.export(input_shape=(1, 5, 5, 3))
+    with open_artifact(again.out / name) as artifact:
+        nodes = {item.name: item for item in artifact.model().graph.nodes}
+    assert nodes["image_tensor"].shape().dims == (1, 5, 5, 3)

@@ -27,6 +27,7 @@ from tfthaw.passes.input_boundary import (
     Boundary,
     boundary_at,
     find_boundaries,
+    is_in_loop,
     known_shape,
     pipeline_nodes,
     pixel_arithmetic,
@@ -72,6 +73,11 @@ def feed_model(outputs: InferenceOutputs, options: InferenceOptions) -> Fed:
     index = GraphIndex(model.graph.nodes)
     at, notes = _find(model, index, outputs.tensors, options)
     _refuse_misfits(at, options)
+    if is_in_loop(index, at.tensor.node):
+        raise UsageError(
+            f"{at.tensor} is computed anew in each turn of a loop, and nothing can be fed there",
+            where="--input_tensor", hint=_candidates(index, outputs.tensors, options),
+        )  # fmt: skip
     shape, said = _fed_shape(at, index, outputs, options)
     placeholder, nodes, given = _nodes(at, index, options, shape)
     cut = cut_input(model.graph, at.tensor, given, nodes, outputs.tensors)
@@ -198,7 +204,8 @@ def _candidates(index: GraphIndex, outputs: Sequence[TensorName], options: Infer
     reached = index.reach([name.node for name in outputs])
     for node in index.nodes.values():
         dims = known_shape(node, 0).dims
-        if node.name in reached and dims is not None and len(dims) == 4 and dims[-1] == channels:
+        is_batch = node.name in reached and dims is not None and len(dims) == 4 and dims[-1] == channels
+        if is_batch and not is_in_loop(index, node.name):
             found.append(boundary_at(index, TensorName(node.name, 0)))
     names = list(dict.fromkeys(_described(item) for item in found if item.dtype is not None))
     listed = ", ".join(names[:_MOST_CANDIDATES]) or "none found"

@@ -28,6 +28,7 @@ from tfthaw.verify.inputs import SIZES
 from tfthaw.verify.outputs import TOLERANCES, compare
 from tfthaw.verify.proofs import OutputProof
 
+_MOST_LETTERS = 300
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -90,7 +91,7 @@ def prove_inference(
     except (RuntimeFailure, MissingDependencyError) as error:
         if required:
             raise
-        return OutputProof(why_not=f"it does not run on generated images: {error.message}")
+        return OutputProof(why_not=f"it does not run on generated images: {_short(error.message)}")
     return _judged(answer.runtime, answer.outputs, sides)
 
 
@@ -130,7 +131,14 @@ def prove_live_inference(
         return _judged(answer.runtime, [*found, *answer.outputs][: 2 + len(written)], [reference, reference, *written])
     if failed is not None and required:
         raise failed
-    return OutputProof(why_not=f"the live model does not run on generated images: {failed.message if failed else ''}")
+    said = _short(failed.message) if failed is not None else ""
+    return OutputProof(why_not=f"the live model does not run on generated images: {said}")
+
+
+def _short(text: str) -> str:
+    """Return the beginning of a message in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_LETTERS else f"{line[:_MOST_LETTERS]} ..."
 
 
 def _judged(runtime: str, found: Sequence[dict[str, Array] | str], sides: Sequence[Side]) -> OutputProof:

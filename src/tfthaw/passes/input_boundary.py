@@ -62,6 +62,8 @@ class Boundary:
     @property
     def may_be_images(self) -> bool:
         """Whether it may be a batch of images."""
+        if self.op in DECODE_OPS:
+            return False  # they give one image
         rank = None if self.shape.dims is None else len(self.shape.dims)
         return self.dtype is not None and (self.dtype.is_numeric or self.dtype.is_float) and rank in (None, _IMAGE_RANK)
 
@@ -82,6 +84,9 @@ def known_shape(node: Node, output: int) -> Shape:
     tensor = node.tensor() if node.op == "Const" else None
     if tensor is not None:
         return Shape(tensor.shape)
+    element = node.shape("element_shape") if node.op == "TensorArrayGatherV3" else None
+    if element is not None and element.dims is not None:
+        return Shape((None, *element.dims))
     return (node.shape() if node.op in PLACEHOLDER_OPS else None) or Shape(None)
 
 
@@ -108,6 +113,27 @@ def find_boundaries(index: GraphIndex, outputs: Iterable[TensorName]) -> list[Bo
                 found[source] = None
             waiting.append(source.node)
     return [boundary_at(index, _batched(index, seen, name)) for name in found]
+
+
+def is_in_loop(index: GraphIndex, name: str) -> bool:
+    """Whether a node runs inside of a loop of `Enter` and `Exit`, where nothing from outside can take its place.
+
+    Args:
+        index: The graph.
+        name: The node.
+    """
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        node = index.nodes.get(waiting.pop())
+        if node is None or node.name in seen:
+            continue
+        seen.add(node.name)
+        if node.op in ("Enter", "RefEnter"):
+            return True
+        if node.op not in ("Exit", "RefExit"):
+            waiting += [TensorName.parse(text).node for text in node.inputs]
+    return False
 
 
 def _batched(index: GraphIndex, needed: set[str], tensor: TensorName) -> TensorName:
