@@ -10,6 +10,7 @@ Source: saving_lib.py and legacy_h5_format.py of Keras 3; the same of tf_keras.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from tfthaw.restore.keras_assignment import assign
 from tfthaw.restore.keras_layouts import Located, is_aside, locate_objects
 from tfthaw.restore.keras_tree import KerasLayer, keras_tree
 from tfthaw.restore.live_name_keys import keys_by_names
-from tfthaw.restore.live_variables import LiveMatches, mapped
+from tfthaw.restore.live_variables import LiveMatches, fits, label, mapped
 from tfthaw.tensors import LazyTensor, Tensor
 
 _OLD_LAYERS = "_layer_checkpoint_dependencies"  # what Keras 2.12 and 2.13 called the list of layers
@@ -52,6 +53,8 @@ def match_keras_file(objects: LiveObjects, values: Mapping[str, Tensor], locate:
         found = _followed(objects, values)
     else:
         found = _by_order(objects, values, locate, result.notes)
+        _require_one_order(objects, values, locate, {place: name for place, name in found.items()
+                                                    if str(place) not in chosen}, path)  # fmt: skip
         found |= _by_names(objects, values, set(found), path)
     found |= {int(place): name for place, name in chosen.items()}
     for place, name in found.items():
@@ -97,6 +100,37 @@ def _by_order(objects: LiveObjects, values: Mapping[str, Tensor], locate: Callab
     assignment = assign(tree, locate_objects(tree, graph, stand_ins), source, stand_ins, values)
     notes += [*source.notes, *assignment.notes]
     return {int(key): name for key, name in assignment.pairs.items()}
+
+
+def _require_one_order(objects: LiveObjects, values: Mapping[str, Tensor], locate: Callable[[KerasLayer], Located],
+                       found: Mapping[int, str], path: str) -> None:  # fmt: skip
+    """Refuse layers that have the names of the file in another order, where their shapes leave both possible.
+
+    Keras reads such files by order alone, and numbers the layers that have no name of their own as they are made.
+
+    Raises:
+        RestoreError: With every variable that names and order fill differently.
+    """
+    nameless = _by_order(objects, values, lambda tree: locate(_without_names(tree)), [])
+    variables = {place: objects.nodes[place].variable for place in found}
+    differing = {place: name for place, name in found.items() if nameless.get(place, name) != name}
+    fitting = [variable for place in differing if (variable := variables[place]) is not None
+               and fits(variable, values[nameless[place]])]  # fmt: skip
+    if differing and len(fitting) == len(differing) and nameless.keys() >= found.keys():
+        raise RestoreError(
+            "it cannot be known which value fills which variable",
+            mismatched=[f"order: {label(variable)} is {name!r} by its name, and {nameless[place]!r} by its layer's "
+                        "place in the model" for place, name in differing.items()
+                        if (variable := variables[place]) is not None],
+            path=path, hint='a map file says it: "dataset" = "variable"',
+        )  # fmt: skip
+
+
+def _without_names(tree: KerasLayer) -> KerasLayer:
+    """Return layers under names that no file has, so that they are found by their order alone."""
+    sublayers = [replace(item, layer=replace(item.layer, name=f"\0{number}"))
+                 for number, item in enumerate(tree.sublayers)]  # fmt: skip
+    return replace(tree, sublayers=sublayers)
 
 
 def _by_names(objects: LiveObjects, values: Mapping[str, Tensor], settled: Collection[int], path: str

@@ -83,6 +83,11 @@ def drifted_names(found: Mapping[str, str], tensors: Mapping[str, Tensor], claim
     return problems
 
 
+def without_numbers(name: str) -> str:
+    """Return a name without the numbers that Keras gives to layers of one class."""
+    return "/".join(_NUMBER.sub("", part) for part in name.split("/"))
+
+
 def _are_alike(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and one.shape == other.shape and one.dtype is other.dtype
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from tfthaw.errors import NotFoundError, RestoreError
 from tfthaw.ir.live_objects import TRAINED, LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
-from tfthaw.restore.live_name_keys import drifted_names, keys_by_names
+from tfthaw.restore.live_name_keys import drifted_names, keys_by_names, without_numbers
 from tfthaw.restore.live_walk import StoredView, Walked, only_stored, walk_together
 from tfthaw.tensors import Tensor
 
@@ -80,7 +80,9 @@ def match_live(objects: LiveObjects, values: Mapping[str, Tensor], stored: Track
     else:
         view = StoredView(stored)
         matcher.by_objects(view, root)
-        matcher.by_name(_full_names(view, values))
+        names = _full_names(view, values)
+        matcher.compare_names(names)
+        matcher.by_name(names)
         matcher.by_training(view)
     return matcher.result()
 
@@ -171,7 +173,7 @@ class _Matcher:
         return tensor is not None and fits(variable, tensor)
 
     def _best(self, walks: list[Walked], paths: Mapping[int, str]) -> Walked:
-        """Return the walk that found the most; the root itself wins over what hangs on it.
+        """Return the walk that found the most; the root itself wins over what hangs on it, which is told.
 
         Raises:
             RestoreError: Several that found the same number of variables say different keys.
@@ -182,10 +184,16 @@ class _Matcher:
         different: dict[tuple[tuple[str, str], ...], Walked] = {}
         for walk, keys in ties:
             different.setdefault(tuple(sorted(keys.items())), walk)
-        first = ties[0][0]
-        if first.root == 0 or not most or len(different) == 1:
+        first, *others = different.values()
+        if not most or not others:
             return first
         names = [repr(paths.get(walk.root, "")) for walk in different.values()]
+        if first.root == 0:
+            rivals = [name for name, walk in zip(names[1:], others, strict=True) if len(walk.keys) >= len(first.keys)]
+            if rivals:
+                self._found.notes.append(f"the model is the checkpoint itself; other values for all of it are in "
+                                         f"{', '.join(rivals)} (--checkpoint-root)")  # fmt: skip
+            return first
         raise RestoreError(
             f"{len(names)} objects of the checkpoint could be the model, with other values each: {', '.join(names)}",
             path=self._path, hint=_HINT_ROOT,
@@ -226,6 +234,30 @@ class _Matcher:
             self._found.reasons[node] = reason
         elif known != key and self._found.reasons[node] == reason:
             self._contested[node] = [known, key]
+
+    def compare_names(self, names: Mapping[str, str]) -> None:
+        """Refuse what paths say where names say that layers changed places.
+
+        Paths number the layers of lists and of functional models; code that has them in another order has other layers
+        at the same paths. Names that Keras numbers are no evidence, since they depend on what was built before.
+
+        Args:
+            names: name -> checkpoint key.
+        """
+        stored = {key: name for name, key in names.items()}
+        takers = {key: self._variables[node] for node, key in self._found.keys.items()}
+        claimed = {name for variable in self._variables.values() for name in variable.names}
+        for node in self._needed & self._found.keys.keys():
+            key, variable = self._found.keys[node], self._variables[node]
+            here = stored.get(key, "")
+            if self._found.reasons[node] == "map" or here not in claimed or here in variable.names:
+                continue
+            for name in variable.names:
+                other = takers.get(names.get(name, ""))
+                if other is not None and name not in other.names and without_numbers(name) != without_numbers(here):
+                    self._problems.append(f"objects: {label(variable)} is {key!r} by its path in the checkpoint, and "
+                                          f"{names[name]!r} by its name: layers have changed places")  # fmt: skip
+                    break
 
     def by_name(self, names: Mapping[str, str]) -> None:
         """Take what names say, for variables that are still without key.

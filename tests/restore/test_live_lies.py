@@ -1,0 +1,119 @@
+"""Code that was changed after training, so that a checkpoint fits it in more than one way: nothing may be guessed."""
+
+import json
+
+import numpy as np
+import pytest
+from test_live_variables import live, match, stored, variable
+
+from tfthaw.dtypes import DType
+from tfthaw.errors import RestoreError
+from tfthaw.ir.attrs import Shape
+from tfthaw.ir.live_objects import LiveObject, LiveObjects, LiveVariable
+from tfthaw.ir.object_graph import VALUE_KEY
+from tfthaw.restore.keras_layouts import locate_legacy
+from tfthaw.restore.live_keras_files import match_keras_file
+from tfthaw.tensors import ArrayTensor
+
+
+def listed(*names):
+    """Return a live model whose layers are numbered, each with a kernel of its name."""
+    return live({f"layer_with_weights-{number}": {"kernel": variable(name, f"{name}/kernel")}
+                 for number, name in enumerate(names)})  # fmt: skip
+
+
+def trained(*names):
+    return stored({f"layer_with_weights-{number}": {"kernel": (f"{name}/kernel", 2)}
+                   for number, name in enumerate(names)})  # fmt: skip
+
+
+class TestPathsAndNames:
+    @pytest.mark.parametrize("names", [("item", "user"), ("user", "text")])
+    def test_layers_that_changed_places_are_refused(self, names):
+        with pytest.raises(RestoreError, match=r"by its path in the checkpoint, and .* by its name") as caught:
+            match(listed(*names), trained(*reversed(names)))
+        assert len(caught.value.mismatched) == 2
+        assert match(listed(*names), trained(*names)).reasons == dict.fromkeys(names, "object")
+
+    def test_a_map_decides(self):
+        renames = {"layer_with_weights-0/kernel": "user", "layer_with_weights-1/kernel": "item"}
+        found = match(listed("item", "user"), trained("user", "item"), renames=renames)
+        assert found.keys == {"user": f"layer_with_weights-0/kernel{VALUE_KEY}",
+                              "item": f"layer_with_weights-1/kernel{VALUE_KEY}"}  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("mine", "theirs"),
+        [(("a", "b"), ("x", "y")), (("a", "b"), ("b", "c")), (("dense_1", "dense"), ("dense", "dense_1"))],
+        ids=["renamed", "one name in common", "numbered as they were made"],
+    )
+    def test_other_names_alone_are_no_contradiction(self, mine, theirs):
+        found = match(listed(*mine), trained(*theirs))
+        assert found.keys == {name: f"layer_with_weights-{number}/kernel{VALUE_KEY}"
+                              for number, name in enumerate(mine)}  # fmt: skip
+
+    def test_three_in_a_circle_are_refused(self):
+        with pytest.raises(RestoreError, match="changed places") as caught:
+            match(listed("a", "b", "c"), trained("b", "c", "a"))
+        assert len(caught.value.mismatched) == 3
+
+
+class TestRoots:
+    def test_another_model_of_the_same_kind_below_the_root_is_told(self):
+        graph = stored({"w": ("p", 2), "model": {"w": ("q", 2)}})
+        found = match(live({"w": variable("v")}), graph)
+        assert found.keys == {"v": f"w{VALUE_KEY}"}
+        assert found.notes == ["the model is the checkpoint itself; other values for all of it are in 'model' "
+                               "(--checkpoint-root)"]  # fmt: skip
+        assert not match(live({"w": variable("v")}), graph, root=".").notes
+        assert match(live({"w": variable("v")}), graph, root="model").keys == {"v": f"model/w{VALUE_KEY}"}
+
+    def test_a_part_of_the_same_kind_is_no_rival(self):
+        tree = {"w": variable("v"), "child": {"w": variable("")}}
+        found = match(live(tree), stored({"w": ("p", 2), "child": {"w": ("q", 2)}}))
+        assert (found.keys, found.notes) == ({"v": f"w{VALUE_KEY}"}, [])
+
+
+def dense_model(*names):
+    """Return a Sequential of Keras 2 with layers of these names, and the order in which a legacy file has them."""
+    nodes = [LiveObject({f"layer_with_weights-{number}": 1 + 3 * number for number in range(len(names))})]
+    for number, name in enumerate(names):
+        place = 1 + 3 * number
+        nodes.append(LiveObject({"kernel": place + 1, "bias": place + 2}))
+        nodes += [LiveObject(variable=LiveVariable(f"{name}/{leaf}", (f"{name}/{leaf}",), DType.float32, Shape(dims)))
+                  for leaf, dims in (("kernel", (2, 2)), ("bias", (2,)))]  # fmt: skip
+    layers = [{"class_name": "InputLayer", "config": {"name": "x", "batch_input_shape": [None, 2]}}]
+    layers += [{"class_name": "Dense", "config": {"name": name, "units": 2, "use_bias": True}} for name in names]
+    config = json.loads(json.dumps({"class_name": "Sequential", "config": {"name": "s", "layers": layers}}))
+    return LiveObjects(nodes, [], 2, config)
+
+
+class TestLegacyFiles:
+    def fill(self, objects, *names, units=(2, 2, 2), **options):
+        weights = {name: [f"{name}/{name}/kernel:0", f"{name}/{name}/bias:0"] for name in names}
+        values = {}
+        for size, (kernel, bias) in zip(units, weights.values(), strict=False):
+            values[kernel] = ArrayTensor(np.zeros((2, size), "float32"))
+            values[bias] = ArrayTensor(np.zeros(size, "float32"))
+        return match_keras_file(objects, values, lambda tree: locate_legacy(tree, weights, values, 2), path="f.h5",
+                                **options)  # fmt: skip
+
+    def test_equal_order(self):
+        found = self.fill(dense_model("dense", "dense_1"), "dense", "dense_1")
+        assert found.keys["dense/kernel"] == "dense/dense/kernel:0"
+        assert found.keys["dense_1/bias"] == "dense_1/dense_1/bias:0"
+        assert not found.notes
+
+    def test_names_in_another_order_are_refused(self):
+        with pytest.raises(RestoreError, match=r"by its name, and .* by its layer's place") as caught:
+            self.fill(dense_model("dense_1", "dense"), "dense", "dense_1")
+        assert len(caught.value.mismatched) == 4
+
+    def test_a_map_decides(self):
+        renames = {f"{name}/{name}/{leaf}:0": f"{name}/{leaf}" for name in ("dense", "dense_1")
+                   for leaf in ("kernel", "bias")}  # fmt: skip
+        found = self.fill(dense_model("dense_1", "dense"), "dense", "dense_1", renames=renames)
+        assert found.keys["dense/kernel"] == "dense/dense/kernel:0"
+
+    def test_order_is_no_rival_where_shapes_speak_against_it(self):
+        found = self.fill(dense_model("b", "a"), "a", "b", units=(2, 3))
+        assert found.keys["b/kernel"] == "b/b/kernel:0"
