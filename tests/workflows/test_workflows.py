@@ -86,3 +86,14 @@ def test_meta_graphs_keep_their_scopes(conversion, lab, tf):
     nodes = use(tf, lab.answer(conversion).document, lab.facts(conversion)[0]).nodes
     scopes = {part for node in nodes for part in node.split("/")[:-1]}
     assert scopes >= SCOPES[conversion.workflow]
+
+
+WITH_AVERAGES = [item for item in through_python() if item.workflow == 2 and item.way == "live"]
+
+
+@pytest.mark.parametrize("conversion", WITH_AVERAGES, ids=str)
+def test_moving_averages_are_not_trained(conversion, lab, tf):
+    """Those who train on find six variables of eight, as in the model."""
+    loaded = tf.saved_model.load(lab.answer(conversion).document["path"])
+    names = {variable.name for variable in loaded.variables} - {item.name for item in loaded.trainable_variables}
+    assert {name.rpartition("/")[2] for name in names} == {"moving_mean:0", "moving_variance:0"}
