@@ -20,7 +20,7 @@ FLOORS = (
     {"verify"},
     {"conversion", "object_inspection"},
     {"inspection"},
-    {"demo"},
+    {"drop_ins", "demo"},
     {"cli"},
     {"", "__main__"},  # the face itself, whose imports are lazy, and `python -m`
 )

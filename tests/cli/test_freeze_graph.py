@@ -14,7 +14,7 @@ import pytest
 import tfthaw
 from tfthaw import proto
 from tfthaw.cli.freeze_graph import add_arguments
-from tfthaw.conversion.freeze_graph import FROZEN_BEFORE, NO_OUTPUTS
+from tfthaw.drop_ins.freeze_graph import FROZEN_BEFORE, NO_OUTPUTS
 from tfthaw.proto.text import to_text
 
 OUTPUT = "probabilities"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from graphs import constant, node, variable
-from tfthaw.conversion.inference_graph import export_inference_graph
-from tfthaw.conversion.inference_options import InferenceOptions
+from tfthaw.drop_ins.inference_graph import export_inference_graph
+from tfthaw.drop_ins.inference_options import InferenceOptions
 from tfthaw.dtypes import DType
 from tfthaw.errors import FormatError, TfthawError
 from tfthaw.export.delivery import Delivery

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from graphs import graph, placeholder
-from tfthaw.conversion.inference_proof import png_image
+from tfthaw.drop_ins.inference_proof import png_image
 from tfthaw.dtypes import DType
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph

@@ -2,7 +2,7 @@
 
 With `--trained_checkpoint_prefix` it is `export_inference_graph.py` (TensorFlow 1), with `--trained_checkpoint_dir`
 `exporter_main_v2.py` (TensorFlow 2). Here are the flags, and what is printed; what they mean is in
-`tfthaw.conversion.inference_graph` and `tfthaw.conversion.inference_module`.
+`tfthaw.drop_ins.inference_graph` and `tfthaw.drop_ins.inference_module`.
 
 Source: export_inference_graph.py and exporter_main_v2.py of the object detection API, and absl's spellings of flags
 (`--flag=value`, `--flag value`, `-flag`, `--noflag`).
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from tfthaw.cli.rendering import good, heading, human_bytes, print_json, print_notes, progress_bar
-from tfthaw.conversion.inference_graph import export_inference_graph
-from tfthaw.conversion.inference_module import export_inference_module
-from tfthaw.conversion.inference_options import INPUT_TYPES, InferenceOptions, read_input_shape
-from tfthaw.conversion.inference_result import InferenceExport
+from tfthaw.drop_ins.inference_graph import export_inference_graph
+from tfthaw.drop_ins.inference_module import export_inference_module
+from tfthaw.drop_ins.inference_options import INPUT_TYPES, InferenceOptions, read_input_shape
+from tfthaw.drop_ins.inference_result import InferenceExport
 from tfthaw.errors import UsageError
 
 EXAMPLES = """\

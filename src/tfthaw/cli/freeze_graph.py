@@ -1,7 +1,7 @@
 """`tfthaw freeze-graph`: TensorFlow's `freeze_graph`, flag for flag, without TensorFlow.
 
 Here are the flags with the spellings that TensorFlow's script and its forebears took, and what is printed. What the
-flags mean is in `tfthaw.conversion.freeze_graph`.
+flags mean is in `tfthaw.drop_ins.freeze_graph`.
 
 Source: tensorflow/python/tools/freeze_graph.py (argparse, then absl for what it leaves), from 1.0 to 2.21.
 """
@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from tfthaw.cli.rendering import good, heading, human_bytes, print_json, print_notes, progress_bar
-from tfthaw.conversion.freeze_graph import FrozenGraph, freeze_graph
-from tfthaw.conversion.freeze_graph_sources import FreezeFlags, read_flag
+from tfthaw.drop_ins.freeze_graph import FrozenGraph, freeze_graph
+from tfthaw.drop_ins.freeze_graph_sources import FreezeFlags, read_flag
 from tfthaw.errors import UsageError
 
 EXAMPLES = """\

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from graphs import constant, node, placeholder, variable
-from tfthaw.conversion.inference_graph import export_inference_graph
-from tfthaw.conversion.inference_module import export_inference_module
-from tfthaw.conversion.inference_options import InferenceOptions, read_input_shape
+from tfthaw.drop_ins.inference_graph import export_inference_graph
+from tfthaw.drop_ins.inference_module import export_inference_module
+from tfthaw.drop_ins.inference_options import InferenceOptions, read_input_shape
 from tfthaw.dtypes import DType
 from tfthaw.errors import (
     FormatError,

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from tfthaw._files import Progress
-from tfthaw.conversion.freeze_graph_sources import FreezeFlags, Sources, names_of, open_sources
 from tfthaw.conversion.freezing import freeze_prepared
-from tfthaw.conversion.initializer_nodes import assigned_by
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, input_specs, prepare
 from tfthaw.conversion.result import ConversionResult, Verified
 from tfthaw.conversion.values import plan_loosely
+from tfthaw.drop_ins.freeze_graph_sources import FreezeFlags, Sources, names_of, open_sources
+from tfthaw.drop_ins.initializer_nodes import assigned_by
 from tfthaw.errors import LimitError, NotFoundError, RestoreError, TfthawError, UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph

@@ -23,24 +23,24 @@ from tfthaw import proto
 from tfthaw._new_files import new_directory
 from tfthaw.conversion.code_values import CheckpointValues
 from tfthaw.conversion.from_code import CodeSource, code_model, open_code, with_values
-from tfthaw.conversion.inference_directory import (
-    CONFIG_FILE,
-    LAYOUT_V2,
-    SAVED_MODEL,
-    read_pipeline,
-    require_own_directory,
-)
-from tfthaw.conversion.inference_input import Fed, feed_model
-from tfthaw.conversion.inference_options import ENCODED, EXAMPLE, InferenceOptions
-from tfthaw.conversion.inference_outputs import InferenceOutputs, choose_outputs
-from tfthaw.conversion.inference_proof import Side, prove_live_inference
-from tfthaw.conversion.inference_result import InferenceExport
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, prepare
 from tfthaw.conversion.result import Verified
 from tfthaw.conversion.selection import public_signatures
 from tfthaw.conversion.tf2_saved_model import Tf2Model, to_tf2
 from tfthaw.conversion.unfed import refuse_unfed
+from tfthaw.drop_ins.inference_directory import (
+    CONFIG_FILE,
+    LAYOUT_V2,
+    SAVED_MODEL,
+    read_pipeline,
+    require_own_directory,
+)
+from tfthaw.drop_ins.inference_input import Fed, feed_model
+from tfthaw.drop_ins.inference_options import ENCODED, EXAMPLE, InferenceOptions
+from tfthaw.drop_ins.inference_outputs import InferenceOutputs, choose_outputs
+from tfthaw.drop_ins.inference_proof import Side, prove_live_inference
+from tfthaw.drop_ins.inference_result import InferenceExport
 from tfthaw.dtypes import DType
 from tfthaw.errors import NotFoundError, UnsupportedError, UsageError
 from tfthaw.export.delivery import Delivery

@@ -10,22 +10,22 @@ from pathlib import Path
 from tfthaw.conversion.code_values import CheckpointValues
 from tfthaw.conversion.freezing import freeze_prepared, settle_batch_norm
 from tfthaw.conversion.from_code import CodeSource
-from tfthaw.conversion.inference_directory import (
+from tfthaw.conversion.options import Options
+from tfthaw.conversion.prepared import Prepared, needed_variables, node_list, prepare
+from tfthaw.conversion.unfed import refuse_unfed
+from tfthaw.conversion.with_saver import with_state
+from tfthaw.drop_ins.inference_directory import (
     CHECKPOINT_NAME,
     CONFIG_FILE,
     FROZEN_FILE,
     SAVED_MODEL,
     TEXT_FILE,
 )
-from tfthaw.conversion.inference_input import Fed
-from tfthaw.conversion.inference_options import ENCODED, EXAMPLE, InferenceOptions
-from tfthaw.conversion.inference_outputs import OUTPUT_COLLECTION, InferenceOutputs
-from tfthaw.conversion.inference_proof import Side, prove_inference, prove_live_inference
-from tfthaw.conversion.inference_values import refuse_missing_averages
-from tfthaw.conversion.options import Options
-from tfthaw.conversion.prepared import Prepared, needed_variables, node_list, prepare
-from tfthaw.conversion.unfed import refuse_unfed
-from tfthaw.conversion.with_saver import with_state
+from tfthaw.drop_ins.inference_input import Fed
+from tfthaw.drop_ins.inference_options import ENCODED, EXAMPLE, InferenceOptions
+from tfthaw.drop_ins.inference_outputs import OUTPUT_COLLECTION, InferenceOutputs
+from tfthaw.drop_ins.inference_proof import Side, prove_inference, prove_live_inference
+from tfthaw.drop_ins.inference_values import refuse_missing_averages
 from tfthaw.dtypes import DType
 from tfthaw.errors import UnsupportedError, UsageError
 from tfthaw.export.delivery import Delivery

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfthaw.conversion.inference_options import InferenceOptions
+from tfthaw.drop_ins.inference_options import InferenceOptions
 from tfthaw.errors import OutputExistsError, UsageError
 from tfthaw.formats.pipeline_config import (
     Block,

@@ -22,15 +22,15 @@ from pathlib import Path
 from tfthaw._new_files import new_directory
 from tfthaw.conversion.code_values import CheckpointValues
 from tfthaw.conversion.from_code import code_model, open_code, with_values
-from tfthaw.conversion.inference_directory import LAYOUT_V1, read_pipeline, require_own_directory
-from tfthaw.conversion.inference_input import feed_model
-from tfthaw.conversion.inference_options import InferenceOptions
-from tfthaw.conversion.inference_outputs import choose_outputs
-from tfthaw.conversion.inference_result import InferenceExport
-from tfthaw.conversion.inference_values import averaged_values, unused_averages
-from tfthaw.conversion.inference_writing import InferenceModel, Writing
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.result import Verified
+from tfthaw.drop_ins.inference_directory import LAYOUT_V1, read_pipeline, require_own_directory
+from tfthaw.drop_ins.inference_input import feed_model
+from tfthaw.drop_ins.inference_options import InferenceOptions
+from tfthaw.drop_ins.inference_outputs import choose_outputs
+from tfthaw.drop_ins.inference_result import InferenceExport
+from tfthaw.drop_ins.inference_values import averaged_values, unused_averages
+from tfthaw.drop_ins.inference_writing import InferenceModel, Writing
 from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.formats.names import CHECKPOINT_FORMATS
 from tfthaw.serde.artifacts import Artifact, open_artifact

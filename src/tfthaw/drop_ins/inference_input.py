@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from tfthaw.conversion.inference_options import ENCODED, EXAMPLE, IMAGES, INPUT_TYPES, InferenceOptions
-from tfthaw.conversion.inference_outputs import InferenceOutputs
+from tfthaw.drop_ins.inference_options import ENCODED, EXAMPLE, IMAGES, INPUT_TYPES, InferenceOptions
+from tfthaw.drop_ins.inference_outputs import InferenceOutputs
 from tfthaw.dtypes import DType
 from tfthaw.errors import UsageError
 from tfthaw.ir.attrs import Attr, Shape
