@@ -97,7 +97,7 @@ def test_an_output_name_of_two_signatures_is_told_for_both():
     chosen = select(model, inputs=[], outputs=[], every=True)
 
     assert {name: str(tensor) for name, tensor in chosen.outputs.items()} == {
-        "output_0": "a:0",
+        "first/output_0": "a:0",
         "second/output_0": "b:0",
     }
     assert list(chosen.inputs) == ["x"]

@@ -145,10 +145,10 @@ def convert(
         code = None
         if chosen.code is not None or is_live(source):
             code = opened.enter_context(open_code(source, chosen))
-            artifact, name = code.artifact, code.name
+            artifact = code.artifact
+            opened.enter_context(naming(code.name))
         else:
-            name = os.fspath(source)
-            opened.enter_context(naming(name))
+            opened.enter_context(naming(os.fspath(source)))
             artifact = opened.enter_context(open_artifact(source))
         job = _Job(artifact, os.fspath(destination), chosen, early, opened, code)
         if to in GRAPH_FORMATS:

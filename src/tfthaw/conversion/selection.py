@@ -178,12 +178,13 @@ def _by_signatures(signatures: Mapping[str, Signature]) -> Selection:
         raise StructureError("the signature does not say which tensors these are", problems=odd)
     inputs: dict[str, TensorName] = {}
     outputs: dict[str, TensorName] = {}
-    for key, signature in signatures.items():
-        for part, found in ((signature.inputs, inputs), (signature.outputs, outputs)):
-            for name, entry in part.items():
-                tensor = TensorName.parse(entry.tensor)
-                if found.setdefault(name, tensor) != tensor:
-                    found[f"{key}/{name}"] = tensor
+    for part, found in (("inputs", inputs), ("outputs", outputs)):
+        entries = [(key, name, TensorName.parse(entry.tensor)) for key, signature in signatures.items()
+                   for name, entry in getattr(signature, part).items()]  # fmt: skip
+        meant: dict[str, set[TensorName]] = {}
+        for _, name, tensor in entries:
+            meant.setdefault(name, set()).add(tensor)
+        found.update((name if len(meant[name]) == 1 else f"{key}/{name}", tensor) for key, name, tensor in entries)
     return Selection(dict(signatures), inputs, outputs)
 
 

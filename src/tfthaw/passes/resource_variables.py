@@ -36,7 +36,7 @@ from tfthaw.ir.op_history import OpHistory, op_history
 from tfthaw.ir.variables import HANDLE_OPS, REF_VARIABLE_OPS
 from tfthaw.passes.aliases import Aliases, Read
 from tfthaw.passes.carriers import REF_PASS_THROUGH
-from tfthaw.passes.prune import free_name
+from tfthaw.passes.prune import PLACEHOLDER_OPS, free_name
 from tfthaw.passes.references import References, State, find_references, state_of
 
 _SHAPE_HINTS = "_output_shapes"
@@ -96,7 +96,7 @@ def to_resource_variables(graph: Graph, *runs: Collection[TensorName]) -> Resour
         raise UnsupportedError(
             "variables are written while tensors that were read before still share their memory, and a resource "
             "variable would give those the value from before", problems=late,
-            hint="choose outputs that need none of these nodes, or keep references: --style v1",
+            hint=f"{_flags(graph)}choose outputs that need none of these nodes, or keep references: --style v1",
         )  # fmt: skip
     return ResourceVariables(
         replace(graph, nodes=nodes),
@@ -105,6 +105,13 @@ def to_resource_variables(graph: Graph, *runs: Collection[TensorName]) -> Resour
         tuple(rewriting.added),
         {old: new for old, new in moved.items() if old != new},
     )
+
+
+def _flags(graph: Graph) -> str:
+    """Return the advice to settle the flags that a graph takes, such as whether it is being trained."""
+    flags = [node.name for node in graph.nodes if node.op in PLACEHOLDER_OPS and node.dtype("dtype") is DType.bool]
+    said = " ".join(f"--set {name}=false" for name in flags)
+    return f"settle what may decide over the writes ({said}), " if flags else ""
 
 
 def _twins(index: GraphIndex, references: References) -> dict[str, OpHistory]:

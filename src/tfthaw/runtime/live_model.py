@@ -190,10 +190,15 @@ class GraphModel:
         self._graph = None
 
 
+_AROUND = ("File ", "Detected at ", "Original stack trace", "Graph execution error", "<stack traces", "Node: ")
+
+
 def _shortened(error: Exception) -> str:
-    """Return what an exception says at its end: TensorFlow puts the whole traceback of a node in front."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if not line.startswith("[")), "")
+    """Return what an exception says; TensorFlow puts the traceback of a node in front of it, behind it, or both."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    end = next((number for number, line in enumerate(lines) if line.lstrip().startswith("[[")), len(lines))
+    words = [line.strip() for line in lines[:end] if not line[:1].isspace() or line.lstrip().startswith("(")]
+    said = next((line for line in reversed(words) if not line.startswith(_AROUND)), "".join(words[:1]))
     return f"{type(error).__name__}: {said[:300]}"
 
 

@@ -1,12 +1,12 @@
 """Inputs for a model that nobody gave any for: seeded, so that two runs get the same.
 
 Unknown sizes are a guess: the first dimension is a batch of one, the others take a size that is tried until the model
-runs.
+runs. What has no rank is tried as a scalar first, since rates and flags are mostly declared so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,24 @@ class InputSpec:
     text: bytes = b"tfthaw"
 
 
-def seeded_inputs(specs: Mapping[str, InputSpec], *, size: int, seed: int = 0) -> dict[str, Array]:
+def input_attempts(specs: Mapping[str, InputSpec]) -> Iterator[dict[str, Array]]:
+    """Yield inputs to try, one set after the other, until a model runs.
+
+    Args:
+        specs: input -> what it takes.
+    """
+    known = all(spec.shape.is_static for spec in specs.values())
+    open_ranks = any(spec.shape.dims is None for spec in specs.values())
+    others = [spec.shape for spec in specs.values() if spec.shape.dims is not None]
+    sizes = SIZES[:1] if known or all(shape.is_static for shape in others) else SIZES
+    for unranked in ((), (1,)) if open_ranks else ((),):
+        for size in sizes:
+            yield seeded_inputs(specs, size=size, unranked=unranked)
+
+
+def seeded_inputs(
+    specs: Mapping[str, InputSpec], *, size: int, seed: int = 0, unranked: tuple[int, ...] = (1,)
+) -> dict[str, Array]:
     """Return an array for every input.
 
     Floats lie in [0, 1), integers are 0 or 1 so that they may be indices, strings are what the spec says.
@@ -43,13 +60,14 @@ def seeded_inputs(specs: Mapping[str, InputSpec], *, size: int, seed: int = 0) -
         specs: input -> what it takes.
         size: What to take for unknown sizes behind the first dimension.
         seed: Another seed gives other values.
+        unranked: The shape of inputs without rank.
     """
     random = np.random.default_rng(seed)
-    return {name: _array(spec, size, random) for name, spec in specs.items()}
+    return {name: _array(spec, size, unranked, random) for name, spec in specs.items()}
 
 
-def _array(spec: InputSpec, size: int, random: np.random.Generator) -> Array:
-    dims = spec.shape.dims if spec.shape.dims is not None else (None,)
+def _array(spec: InputSpec, size: int, unranked: tuple[int, ...], random: np.random.Generator) -> Array:
+    dims = spec.shape.dims if spec.shape.dims is not None else unranked
     shape = tuple((1 if position == 0 else size) if dim is None else dim for position, dim in enumerate(dims))
     if spec.dtype is DType.string:
         return np.full(shape, spec.text, object)

@@ -16,7 +16,7 @@ from tfthaw.errors import MissingDependencyError, RuntimeFailure, VerificationEr
 from tfthaw.runtime.isolated import Answer, Run, run_isolated
 from tfthaw.runtime.tensorflow_runner import is_installed
 from tfthaw.tensors import Array
-from tfthaw.verify.inputs import SIZES, InputSpec, seeded_inputs
+from tfthaw.verify.inputs import InputSpec, input_attempts
 from tfthaw.verify.proofs import OutputProof
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -59,10 +59,8 @@ def prove_outputs(
     """
     if not is_installed() and not required:
         return OutputProof(why_not='no runtime is installed; pip install "tfthaw[tf]" brings one')
-    known = all(spec.shape.is_static for spec in specs.values())
     attempts = []
-    for size in SIZES[:1] if known else SIZES:
-        feeds = seeded_inputs(specs, size=size)
+    for feeds in input_attempts(specs):
         original = Run(source.path, {**fixed, **_placed(feeds, source)}, list(source.outputs.values()), source.tags)
         copy = Run(written.path, _placed(feeds, written), list(written.outputs.values()), written.tags)
         attempts.append([original, original, copy])
@@ -98,10 +96,8 @@ def prove_live_outputs(
         VerificationError: The outputs differ, or the result does not run and the live model does.
         RuntimeFailure: The live model does not run, and that was required.
     """
-    known = all(spec.shape.is_static for spec in specs.values())
     failed = ""
-    for size in SIZES[:1] if known else SIZES:
-        feeds = seeded_inputs(specs, size=size)
+    for feeds in input_attempts(specs):
         placed = {**fixed, **_placed(feeds, source)}
         try:
             expected, again = run(placed), run(placed)
@@ -117,7 +113,7 @@ def prove_live_outputs(
         return _judged(Answer(answer.runtime, outputs), source, written)
     if required:
         raise RuntimeFailure(failed, path=source.path)
-    return OutputProof(why_not=f"the live model does not run on generated inputs: {failed}")
+    return OutputProof(why_not=f"on generated inputs, {failed}")
 
 
 def _run(attempts: Sequence[Sequence[Run]]) -> Answer:
