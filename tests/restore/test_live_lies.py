@@ -57,6 +57,22 @@ class TestPathsAndNames:
         assert len(caught.value.mismatched) == 3
 
 
+class TestMaps:
+    def test_what_names_no_variable_is_refused(self):
+        graph = stored({"kernel": ("p", 2), "bias": ("q", 2)})
+        objects = live({"kernel": variable("k"), "bias": variable("b")})
+        with pytest.raises(RestoreError, match=r"the code has no variable 'kernel_name'; near: k_name"):
+            match(objects, graph, renames={"bias": "kernel_name"})
+        with pytest.raises(RestoreError, match=r"the code has no variable 'zzz'$"):
+            match(objects, graph, renames={"bias": "zzz"})
+
+    def test_a_value_that_fills_two_is_told(self):
+        graph = stored({"kernel": ("p", 2), "bias": ("q", 2)})
+        found = match(live({"kernel": variable("k"), "bias": variable("b")}), graph, renames={"kernel": "b"})
+        assert set(found.keys.values()) == {f"kernel{VALUE_KEY}"}
+        assert found.notes == [f"'kernel{VALUE_KEY}' fills b_name and k_name, as the map says"]
+
+
 class TestRoots:
     def test_another_model_of_the_same_kind_below_the_root_is_told(self):
         graph = stored({"w": ("p", 2), "model": {"w": ("q", 2)}})

@@ -12,6 +12,7 @@ Source: restore.py of tensorflow/python/checkpoint.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ from tfthaw.tensors import Tensor
 
 _MOST_DEEP = 3  # `Checkpoint(trainer=trainer)` with `trainer.model.encoder`
 _MOST_ROOTS = 500  # a checkpoint holds a few models; what is beyond is found by --checkpoint-root
+_MOST_COMPARED = 5  # wrong names of a map with those of the code; difflib takes its time
 _HINT_ROOT = "say which one is meant with --checkpoint-root NAME"
 _HINT_MAP = 'a map file says it: "checkpoint key" = "variable"'
 
@@ -331,11 +333,23 @@ class _Matcher:
             key = found.keys.get(self._id(place)) if item.variable is not None else None
             if key is not None and self._id(place) not in self._contested:
                 found.places[place] = key
+        found.notes += self._doubled()
         used = set(found.keys.values())
         found.unused = [key for key in dict.fromkeys(found.unused) if key not in used and key in self._values]
         found.keys = {name: key for name, key in found.keys.items() if self._variables[name].node}
         found.reasons = {name: found.reasons[name] for name in found.keys}
         return found
+
+    def _doubled(self) -> list[str]:
+        """Tell of values that a map gives to a second variable."""
+        takers: dict[str, list[str]] = {}
+        for name, key in self._found.keys.items():
+            takers.setdefault(key, []).append(name)
+        return [
+            f"{key!r} fills {' and '.join(label(self._variables[name]) for name in names)}, as the map says"
+            for key, names in takers.items()
+            if len(names) > 1 and "map" in {self._found.reasons.get(name) for name in names}
+        ]
 
 
 def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
@@ -348,7 +362,7 @@ def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
         renames: key, with or without the ending of object-based ones -> a variable's node or any of its names.
 
     Returns:
-        node -> key, and what is wrong with the map, as sentences. What names no variable is left to the plan.
+        node -> key, and what is wrong with the map, as sentences.
     """
     owners: dict[str, list[str]] = {}
     for node, variable in variables.items():
@@ -359,13 +373,17 @@ def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
     for said, target in renames.items():
         key = f"{said}{VALUE_KEY}" if said not in values and f"{said}{VALUE_KEY}" in values else said
         nodes = [target] if target in variables else owners.get(target, [])
-        if len(nodes) > 1:
+        if not nodes:
+            near = difflib.get_close_matches(target, owners, 2) if len(problems) < _MOST_COMPARED else []
+            said = f"; near: {', '.join(near)}" if near else ""
+            problems.append(f"map: the code has no variable {target!r}{said}")
+        elif len(nodes) > 1:
             problems.append(f"map: {target!r} is the name of {len(nodes)} variables: {', '.join(nodes)}")
-        elif nodes and key not in values:
+        elif key not in values:
             problems.append(f"map: {target} shall take {key!r}, which the checkpoint does not have")
-        elif nodes and nodes[0] in found:
+        elif nodes[0] in found:
             problems.append(f"map: {target} shall take {found[nodes[0]]!r} and {key!r}")
-        elif nodes:
+        else:
             found[nodes[0]] = key
     return found, problems
 
