@@ -17,6 +17,7 @@ from typing import Any
 from tfthaw.errors import NotFoundError, UsageError
 from tfthaw.ir.input_specs import InputDeclaration
 from tfthaw.ir.signatures import DEFAULT_SIGNATURE
+from tfthaw.runtime.adapted_layers import computing_with_variables
 from tfthaw.runtime.keras_models import is_keras_layer, keras_function
 
 _SPARSE_PARTS = ("indices", "values", "dense_shape")
@@ -310,7 +311,8 @@ def _endpoint(tf: Any, key: str, item: Traceable) -> Endpoint:
     Raises:
         UsageError: It gives no tensor.
     """
-    concrete = item.trace()
+    with computing_with_variables():
+        concrete = item.trace()
     graph = concrete.graph
     count = len(concrete.inputs) - len(concrete.captured_inputs)
     inputs: dict[str, Any] = {}

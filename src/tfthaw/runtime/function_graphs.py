@@ -76,6 +76,16 @@ def captured_variables(endpoints: Iterable[Endpoint]) -> list[Any]:
     return list(found.values())
 
 
+def captured_constants(tf: Any, endpoints: Iterable[Endpoint]) -> list[Any]:
+    """Return the floating tensors of eager mode that functions capture, each once."""
+    found: dict[int, Any] = {}
+    for endpoint in endpoints:
+        for outside in endpoint.concrete.graph.external_captures:
+            if hasattr(outside, "numpy") and (outside.dtype.is_floating or outside.dtype.is_complex):
+                found.setdefault(id(outside), outside)
+    return list(found.values())
+
+
 class _Builder:
     """Adds functions to a graph, and what they capture before them."""
 
@@ -175,7 +185,7 @@ class _Builder:
             self.built.graph.add_to_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS, done)
         elif isinstance(owner, tf.lookup.StaticHashTable):
             self.problems.append(
-                f"{scope} is empty; the vocabulary that a layer was adapted to is in no checkpoint: give it to the layer "
+                f"{scope} is empty; what a layer was adapted to is in no checkpoint: give it its vocabulary "
                 "(vocabulary=...)"
             )
         return handle

@@ -61,42 +61,14 @@ def keras_function(
 
     def serve(*tensors: Any) -> Any:
         packed = tf.nest.pack_sequence_as(structure, list(tensors))
-        with _adapted_from_variables(model):
-            if isinstance(packed, _Keywords):
-                first, *others = packed  # Keras 2 takes the first one by position alone
-                return model(packed[first], **{key: packed[key] for key in others}, **extra)
-            if isinstance(packed, _Named):
-                return _call_with_several(model, packed, extra)
-            return model(packed, **extra)
+        if isinstance(packed, _Keywords):
+            first, *others = packed  # Keras 2 takes the first one by position alone
+            return model(packed[first], **{key: packed[key] for key in others}, **extra)
+        if isinstance(packed, _Named):
+            return _call_with_several(model, packed, extra)
+        return model(packed, **extra)
 
     return serve, flat, _output_names(model)
-
-
-@contextlib.contextmanager
-def _adapted_from_variables(model: Any) -> Iterator[None]:
-    """Let layers that were adapted to data compute with their variables, not with what was computed of these before.
-
-    `Normalization` keeps its mean and variance as tensors that it computed of its variables when it was built, before
-    any checkpoint could fill those.
-    """
-    kept: list[tuple[Any, dict[str, Any]]] = []
-    for layer in _all_layers(model):
-        if not hasattr(layer, "finalize_state") or getattr(layer, "adapt_mean", None) is None:
-            continue
-        kept.append((layer, {name: vars(layer)[name] for name in ("mean", "variance") if name in vars(layer)}))
-        layer.finalize_state()
-    try:
-        yield
-    finally:
-        for layer, values in kept:
-            for name, value in values.items():
-                object.__setattr__(layer, name, value)
-
-
-def _all_layers(model: Any) -> list[Any]:
-    """Return a layer and every layer in it."""
-    flatten = getattr(model, "_flatten_layers", None)
-    return list(flatten()) if flatten is not None else [model]
 
 
 class _Keywords(dict[str, Any]):
