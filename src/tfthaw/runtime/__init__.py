@@ -11,7 +11,7 @@ From code to a graph without values
     function_graphs    traced functions as one graph, with what they capture
     graph_code         what builders of graphs of TensorFlow 1 return
     graph_objects      the Keras models whose variables are in such a graph
-    constants          constants that are chance, and calls into Python
+    constants          constants that are chance, and calls into Python; adapted_layers: layers that keep such constants
     cheap_variables    building without initial values that a checkpoint replaces
     live_objects       which object holds which variable; live_names: what a variable may be called
     live_model         what was traced, and running it with given values
