@@ -52,8 +52,11 @@ _SCRATCH = ("scratch_graph", "keras_graph")  # what graphs that Keras throws awa
 
 
 @contextlib.contextmanager
-def cheap_initial_values() -> Iterator[None]:
-    """Let large variables that are created eagerly in this scope wait for their initial values until they are read."""
+def cheap_initial_values() -> Iterator[_Scope]:
+    """Let large variables that are created eagerly in this scope wait for their initial values until they are read.
+
+    What it gives says afterwards whether one was read (`was_read`).
+    """
     import tensorflow as tf
 
     scope = _Scope()
@@ -64,15 +67,16 @@ def cheap_initial_values() -> Iterator[None]:
 
     with tf.variable_creator_scope(create):
         try:
-            yield
+            yield scope
         finally:
             scope.is_open = False
 
 
 class _Scope:
-    """Whether values are still computed for who reads them."""
+    """Whether values are still computed for who reads them, and whether any was."""
 
     is_open = True
+    was_read = False
 
 
 def _declared(tf: Any, scope: _Scope, arguments: dict[str, Any]) -> Any:
@@ -156,6 +160,7 @@ def _variable_class() -> Any:
             initial_value = self._awaited
             if initial_value is not None and self._creation_scope.is_open and not is_inferring():
                 self._awaited = None
+                self._creation_scope.was_read = True
                 with tf.init_scope():
                     value = tf.convert_to_tensor(initial_value(), self._dtype)
                     tf.raw_ops.AssignVariableOp(resource=self._resource, value=value)

@@ -2,17 +2,20 @@
 
 A checkpoint holds variables. What code computes while it builds the model and keeps as a constant is in no checkpoint:
 the trained model had the constant of its own process. Where running the code once more gives another one, the one that
-is at hand cannot be it. Random projections and noise that were never made variables are such constants.
+is at hand cannot be it. Random projections and noise that were never made variables are such constants, and so is what
+was computed of the initial values of variables.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-_FLOATING = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+_MANY = 9
+_NUMBER = re.compile(r"(_\d+)+$")
 _PYTHON_OPS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 
 
@@ -37,18 +40,46 @@ def reached_nodes(message: Any, outputs: Iterable[str]) -> list[Any]:
     return [node for name, node in nodes.items() if name in seen]
 
 
-def doubtful_constants(tf: Any, nodes: Iterable[Any]) -> dict[str, bytes]:
-    """Return constants that could be chance: floating, of several elements that are not all the same, by node."""
-    found = {}
+def doubtful_constants(tf: Any, nodes: Iterable[Any]) -> list[str]:
+    """Return the constants that could be chance: of several elements that are not all the same, by node.
+
+    Few whole numbers are shapes and axes; many of them may be a permutation.
+    """
+    found = []
     for node in nodes:
-        if node.op != "Const" or tf.as_dtype(node.attr["dtype"].type).name not in _FLOATING:
+        if node.op != "Const":
             continue
-        tensor = node.attr["value"].tensor
-        if tensor.tensor_content or any(dim.size > 1 for dim in tensor.tensor_shape.dim):
-            values = tf.make_ndarray(tensor)
-            if values.size > 1 and not np.all(values == values.reshape(-1)[0]):
-                found[node.name] = values.tobytes()
+        dtype, tensor = tf.as_dtype(node.attr["dtype"].type), node.attr["value"].tensor
+        least = _MANY if dtype.is_integer else 2 if dtype.is_floating or dtype.is_complex else None
+        if least is None or not (tensor.tensor_content or any(dim.size > 1 for dim in tensor.tensor_shape.dim)):
+            continue
+        values = tf.make_ndarray(tensor)
+        if values.size >= least and not np.all(values == values.reshape(-1)[0]):
+            found.append(node.name)
     return found
+
+
+def numeric_constants(tf: Any, message: Any, outputs: Iterable[str]) -> dict[str, list[bytes]]:
+    """Return the constants that are numbers: those that tensors need, and those of library functions.
+
+    Functions have numbers at the end of their names that no two traces agree on, so that constants of the same name in
+    functions of the same name are one entry.
+
+    Args:
+        tf: TensorFlow.
+        message: The GraphDef.
+        outputs: The tensors.
+    """
+    found: dict[str, list[bytes]] = {}
+    places = [("", reached_nodes(message, outputs))]
+    places += [(_NUMBER.sub("", item.signature.name) + "/", item.node_def) for item in message.library.function]
+    for place, nodes in places:
+        for node in nodes:
+            dtype = tf.as_dtype(node.attr["dtype"].type) if node.op == "Const" else tf.string
+            if dtype.is_integer or dtype.is_floating or dtype.is_complex:
+                values = tf.make_ndarray(node.attr["value"].tensor)
+                found.setdefault(place + node.name, []).append(values.tobytes())
+    return {name: sorted(values) for name, values in found.items()}
 
 
 def python_nodes(message: Any, nodes: Iterable[Any]) -> list[str]:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfthaw.errors import UnsupportedError
+from tfthaw.errors import UnsupportedError, UsageError
 from tfthaw.runtime.endpoints import Endpoint
 
 _NUMBERED = re.compile(r"(.+)_[0-9]+")
@@ -65,10 +65,21 @@ def build_graph(
 
 
 def captured_variables(endpoints: Iterable[Endpoint]) -> list[Any]:
-    """Return the variables whose handles functions capture, each once, in the order of the captures."""
+    """Return the variables whose handles functions capture, each once, in the order of the captures.
+
+    Raises:
+        UsageError: One of them is gone.
+    """
     found: dict[int, Any] = {}
     for endpoint in endpoints:
-        handles = {id(variable.handle): variable for variable in endpoint.concrete.graph.variables}
+        try:
+            handles = {id(variable.handle): variable for variable in endpoint.concrete.graph.variables}
+        except AssertionError as error:
+            raise UsageError(
+                f"{endpoint.key} was traced with variables that are gone since",
+                hint="call the function for the first time when all of its variables are there, and keep them in "
+                "attributes of the model",
+            ) from error
         for outside in endpoint.concrete.graph.external_captures:
             variable = handles.get(id(outside))
             if variable is not None:

@@ -6,13 +6,48 @@ are the inputs then; or nothing, where the user names the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tfthaw.errors import UsageError
 from tfthaw.runtime.keras_models import is_keras_layer
 
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
+_TAKING = ("dequeue", "dequeue_many", "dequeue_up_to")
+
+
+@contextlib.contextmanager
+def no_waiting(tf: Any) -> Iterator[None]:
+    """Let code fail that takes from an empty queue in eager mode, where it would wait forever: it builds a graph."""
+    kind = tf.queue.QueueBase
+    own = {name: getattr(kind, name) for name in _TAKING}
+
+    def guarded(name: str) -> Any:
+        def take(queue: Any, *args: Any, **options: Any) -> Any:
+            if tf.executing_eagerly() and not int(queue.size()):
+                raise RuntimeError(f"{name} of an empty queue requires graph mode")
+            return own[name](queue, *args, **options)
+
+        return take
+
+    try:
+        for name in _TAKING:
+            setattr(kind, name, guarded(name))
+        yield
+    finally:
+        for name, method in own.items():
+            setattr(kind, name, method)
+
+
+def asset_files(tf: Any, graph: Any) -> dict[str, str]:
+    """Return the files that a graph reads vocabularies from: the tensor that has the path -> the file."""
+    paths = {
+        tensor.name: tf.get_static_value(tensor)
+        for tensor in graph.get_collection(tf.compat.v1.GraphKeys.ASSET_FILEPATHS)
+        if isinstance(tensor, tf.Tensor)
+    }
+    return {name: path.item().decode() for name, path in paths.items() if path is not None}
 
 
 def graph_of(tf: Any, result: Any, default: Any) -> Any:

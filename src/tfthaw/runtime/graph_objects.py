@@ -1,14 +1,15 @@
-"""The Keras models and modules whose variables are in a graph that code built.
+"""The Keras models and modules whose variables are in a graph that code built, or in functions that it gave.
 
-Code that builds a graph of TensorFlow 1 around a Keras model or a `tf.Module` gives tensors, not the model. The object
-is what an object-based checkpoint knows, so it is looked for among all that is alive.
+Code that builds a graph of TensorFlow 1 around a Keras model or a `tf.Module` gives tensors, not the model; a function
+hides what it closes over. The object is what an object-based checkpoint knows, so it is looked for among all that is
+alive.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tfthaw.errors import UnsupportedError
@@ -37,6 +38,19 @@ def objects_of_graph(tf: Any, variables: Sequence[Any]) -> LiveObjects:
         variables: The variables of the graph.
     """
     nodes = {id(variable): variable.op.name for variable in variables}
+    result = objects_holding(tf, nodes)
+    held = {variable.node for variable in result.variables()}
+    result.loose = [live_variable(item, nodes[id(item)]) for item in variables if nodes[id(item)] not in held]
+    return result
+
+
+def objects_holding(tf: Any, nodes: Mapping[int, str]) -> LiveObjects:
+    """Return the Keras models and modules that are alive and hold variables.
+
+    Args:
+        tf: TensorFlow.
+        nodes: id of each variable -> its node.
+    """
     found = [item for item in gc.get_objects() if is_keras_layer(item) or isinstance(item, tf.Module)]
     owners: list[tuple[Any, LiveObjects]] = []
     for owner in found:
@@ -52,8 +66,6 @@ def objects_of_graph(tf: Any, variables: Sequence[Any]) -> LiveObjects:
         result = owners[0][1]
     elif owners:
         result = collect_objects({f"model_{number}": owner for number, (owner, _) in enumerate(owners)}, nodes)
-    held = {variable.node for variable in result.variables()}
-    result.loose = [live_variable(item, nodes[id(item)]) for item in variables if nodes[id(item)] not in held]
     return result
 
 

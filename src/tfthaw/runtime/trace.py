@@ -23,12 +23,13 @@ from tfthaw.ir.attrs import Shape
 from tfthaw.ir.live_objects import LiveObjects, LiveVariable
 from tfthaw.ir.signatures import DEFAULT_SIGNATURE
 from tfthaw.runtime.cheap_variables import cheap_initial_values
-from tfthaw.runtime.constants import doubtful_constants, python_nodes, reached_nodes
+from tfthaw.runtime.constants import doubtful_constants, numeric_constants, python_nodes, reached_nodes
 from tfthaw.runtime.endpoints import Endpoint, Request, find_endpoints, is_function
 from tfthaw.runtime.explain import checked_result, explain, needs_graph_mode
-from tfthaw.runtime.function_graphs import build_graph, captured_variables
-from tfthaw.runtime.graph_code import graph_of, holds_tensors, inputs_and_outputs
-from tfthaw.runtime.graph_objects import objects_of_graph, uncollected
+from tfthaw.runtime.function_graphs import build_graph, captured_constants, captured_variables
+from tfthaw.runtime.graph_code import asset_files, graph_of, holds_tensors, inputs_and_outputs, no_waiting
+from tfthaw.runtime.graph_objects import objects_holding, objects_of_graph, uncollected
+from tfthaw.runtime.initial_values import Readings, other_initial_values
 from tfthaw.runtime.keras_models import fresh_keras_names, is_keras_layer, keras_generation
 from tfthaw.runtime.live_model import FunctionModel, GraphModel, LiveModel, Traced, dtype_of
 from tfthaw.runtime.live_objects import collect_objects
@@ -52,53 +53,79 @@ def trace(target: Any, request: Request, folder: Path, *, is_own_process: bool =
     """
     tf = import_tensorflow("trace the model's code")
     if not _is_builder(tf, target, request):
-        return _trace_object(tf, target, request, folder)
-    live = _build(tf, target, request, folder, is_own_process)
-    doubtful = _doubtful(tf, live)
-    if doubtful:
-        again = folder / "again"
-        again.mkdir()
-        other = _build(tf, target, request, again, is_own_process)
-        _refuse_chance(doubtful, _doubtful(tf, other), request)
-        other.close()
+        return _trace_object(tf, target, request, folder, Readings())
+    readings = Readings()
+    live = _build(tf, target, request, folder, readings, is_own_process=is_own_process)
+    if readings.any or _is_doubtful(tf, live):
+        try:
+            _refuse_chance(tf, live, target, request, folder)
+        except TfthawError:
+            live.close()
+            raise
     return live
 
 
-def _build(tf: Any, builder: Callable[[], Any], request: Request, folder: Path, is_own_process: bool) -> LiveModel:
+def _build(
+    tf: Any, builder: Callable[[], Any], request: Request, folder: Path, readings: Readings, *,
+    is_own_process: bool = False,
+) -> LiveModel:  # fmt: skip
     """Call a builder and trace what it gives, in eager mode or, where it needs that, in a graph."""
     with fresh_keras_names():
         if tf.executing_eagerly():
             try:
-                with cheap_initial_values() if is_own_process else contextlib.nullcontext():
+                cheaply = cheap_initial_values() if is_own_process else contextlib.nullcontext()
+                with readings.watched(tf), no_waiting(tf), cheaply as waiting:
                     result = builder()
+                readings.any = readings.any or (waiting is not None and waiting.was_read)
             except Exception as error:
                 if not needs_graph_mode(error):
                     raise explain(error, request.code, "build the model") from error
             else:
                 if not _is_computed(tf, result):
-                    return _trace_object(tf, checked_result(result, request.code), request, folder)
+                    return _trace_object(tf, checked_result(result, request.code), request, folder, readings)
         return _trace_graph(tf, builder, request, folder)
 
 
-def _doubtful(tf: Any, live: LiveModel) -> dict[str, bytes]:
-    """Return the constants of what was traced that could be chance."""
+def _is_doubtful(tf: Any, live: LiveModel) -> bool:
+    """Whether constants of what was traced could be chance."""
+    message, outputs = _written(tf, live)
+    return bool(outputs) and bool(doubtful_constants(tf, reached_nodes(message.graph_def, outputs)))
+
+
+def _written(tf: Any, live: LiveModel) -> tuple[Any, list[str]]:
+    """Return the MetaGraph of what was traced, and the tensors that its signatures compute."""
     message = tf.compat.v1.MetaGraphDef.FromString(live.traced.path.read_bytes())
-    outputs = [item.name for signature in message.signature_def.values() for item in signature.outputs.values()]
-    return doubtful_constants(tf, reached_nodes(message.graph_def, outputs)) if outputs else {}
+    return message, [item.name for signature in message.signature_def.values() for item in signature.outputs.values()]
 
 
-def _refuse_chance(found: Mapping[str, bytes], again: Mapping[str, bytes], request: Request) -> None:
-    """Refuse constants that came out differently when the code ran once more.
+def _refuse_chance(tf: Any, live: LiveModel, builder: Callable[[], Any], request: Request, folder: Path) -> None:
+    """Run the code once more, with other initial values, and refuse constants that come out differently.
 
     Raises:
         UnsupportedError: With each of them.
     """
-    changed = [name for name, values in found.items() if again.get(name, values) != values]
+    again = folder / "again"
+    again.mkdir()
+    try:
+        with other_initial_values(tf):
+            other = _build(tf, builder, request, again, Readings())
+    except TfthawError as error:
+        live.traced.notes.append(
+            "the code cannot be run twice in one process, so that nothing says whether its constants are the same each "
+            f"time: {error.message}"
+        )
+        return
+    found, second = (numeric_constants(tf, message.graph_def, outputs)
+                     for message, outputs in (_written(tf, live), _written(tf, other)))  # fmt: skip
+    other.close()
+    changed = [name for name, values in found.items() if second.get(name, values) != values]
     if changed:
         raise UnsupportedError(
-            "the code computes constants that come out differently each time it runs; the trained model had others, "
-            "and no checkpoint holds them", problems=changed, path=request.code,
-            hint="seed what computes them as the training did, or make them variables (trainable=False) and train anew",
+            "the code computes constants, of chance or of the initial values of variables, that come out differently "
+            "each time it runs; the trained model had others, and no checkpoint holds them",
+            problems=changed, path=request.code,
+            hint="compute them of the variables in the exported function, seed what is random as the training did, or "
+            "make them variables (trainable=False) and train anew",
         )  # fmt: skip
 
 
@@ -110,7 +137,7 @@ def _is_builder(tf: Any, target: Any, request: Request) -> bool:
     """
     if inspect.isclass(target):
         required = _required(target)
-    elif is_keras_layer(target) or is_function(target) or not callable(target) or isinstance(target, tf.Module):
+    elif _is_model(tf, target):
         return False
     else:
         required = _required(target)
@@ -126,6 +153,13 @@ def _is_builder(tf: Any, target: Any, request: Request) -> bool:
         hint=f"name a function without arguments that calls it, such as `def exported(): return {name}(...)`; or, "
         "where the arguments are the tensors that it computes with, declare them: --input 'x:float32[?,784]'",
     )  # fmt: skip
+
+
+def _is_model(tf: Any, target: Any) -> bool:
+    """Whether a target is what gets exported, and not what makes it."""
+    if is_keras_layer(target) or is_function(target) or isinstance(target, tf.Module) or not callable(target):
+        return True
+    return not inspect.isroutine(target) and is_function(target.__call__)
 
 
 def _required(target: Any) -> list[str]:
@@ -156,23 +190,28 @@ def _is_computed(tf: Any, result: Any) -> bool:
     return bool(flat) and all(isinstance(item, (tf.Tensor, tf.Variable)) and not is_keras_layer(item) for item in flat)
 
 
-def _trace_object(tf: Any, target: Any, request: Request, folder: Path) -> LiveModel:
+def _trace_object(tf: Any, target: Any, request: Request, folder: Path, readings: Readings) -> LiveModel:
     """Trace the functions of an object."""
     code = request.code
     traced = Traced(folder / META_NAME, LiveObjects(), runtime=f"tensorflow {tf.__version__}")
     try:
-        endpoints = find_endpoints(tf, target, request, traced.notes)
+        with readings.watched(tf):
+            endpoints = find_endpoints(tf, target, request, traced.notes)
+        variables = captured_variables(endpoints)
     except TfthawError as error:
         raise explain(error, code, "trace the model") from error.__cause__
     except Exception as error:
         raise explain(error, code, "trace the model") from error
-    variables = captured_variables(endpoints)
-    root = None if is_function(target) or inspect.isroutine(target) else target
     labels = {id(variable): str(number) for number, variable in enumerate(variables)}
-    objects = collect_objects(root, labels)
+    is_bare = is_function(target) or inspect.isroutine(target)
+    objects = objects_holding(tf, labels) if is_bare else collect_objects(target, labels)
     names = _node_names(objects, variables, endpoints)
     traced.objects = _with_nodes(objects, variables, names)
     nodes = {id(variable): names[number] for number, variable in enumerate(variables)}
+    constants = captured_constants(tf, endpoints)
+    if constants:
+        said = ", ".join(dict.fromkeys(f"{item.dtype.name}{item.shape}" for item in constants))
+        traced.notes.append(f"what the code computed and no variable holds is a constant now: {said}")
     built = build_graph(tf, endpoints, nodes, code=code, doubled_scopes=_generation(target) == 3)
     traced.assets = built.assets
     _write(tf, built.graph, built.signatures, traced)
@@ -267,6 +306,7 @@ def _trace_graph(tf: Any, builder: Callable[[], Any], request: Request, folder: 
         )  # fmt: skip
     if result is not None and not holds_tensors(tf, result) and not request.graph_outputs and named is None:
         traced.notes.append(f"the code gives a {type(result).__name__}, which says nothing of inputs and outputs")
+    traced.assets = asset_files(tf, graph)
     signatures = {} if named is None or request.graph_outputs else {DEFAULT_SIGNATURE: named}
     _write(tf, graph, signatures, traced)
     return GraphModel(tf, traced, graph)
