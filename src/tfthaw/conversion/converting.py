@@ -102,7 +102,14 @@ class _Job:
 
     def open_checkpoint(self, path: str) -> Artifact:
         """Open the artifact that the values come from, for as long as the conversion takes."""
-        return self.opened.enter_context(open_artifact(path))
+        artifact = self.opened.enter_context(open_artifact(path))
+        self.note_latest(artifact)
+        return artifact
+
+    def note_latest(self, artifact: Artifact) -> None:
+        """Note which checkpoint was taken where a directory was given."""
+        if artifact.is_latest:
+            self.notes.append(f"of {artifact.path} the latest checkpoint was taken: {artifact.located.path}")
 
     def delivery(self, expected: Mapping[str, Tensor], name: str = "") -> Delivery:
         """Return how to write, with the proof that what was written is the same model.
@@ -151,6 +158,7 @@ def convert(
             opened.enter_context(naming(os.fspath(source)))
             artifact = opened.enter_context(open_artifact(source))
         job = _Job(artifact, os.fspath(destination), chosen, early, opened, code)
+        job.note_latest(artifact)
         if to in GRAPH_FORMATS:
             _write_graph_format(job)
         else:
@@ -340,7 +348,8 @@ def _write_weights(job: _Job) -> None:
     if job.options.keys == "objects":
         tensors = checkpoint_tensors(job.artifact, job.options, job.notes)
     else:
-        tensors, job.notes = select_weights(job.artifact, job.options)
+        tensors, notes = select_weights(job.artifact, job.options)
+        job.notes += notes
         if job.options.keys == "names":
             tensors = named_by_objects(job.artifact, tensors)
     structure = {} if job.options.to == "checkpoint" else keras_structure(job.artifact, job.options)

@@ -110,6 +110,8 @@ def _signatures(options: Options) -> tuple[dict[str, str], list[str]]:
     chosen: dict[str, str] = {}
     for text in options.signatures:
         key, equals, what = text.partition("=")
+        if key in chosen:
+            raise UsageError(f"the signature {key!r} is asked for twice: {chosen[key]} and {what or key}")
         chosen[key] = what if equals else key
         if not key or (equals and not what):
             raise UsageError(f"--signature {text!r}: expected NEW=METHOD or NEW=MODULE:FUNCTION")

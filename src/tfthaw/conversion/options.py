@@ -66,7 +66,7 @@ class Options:
     checkpoint: str | None = None
     checkpoint_root: str | None = None
     code: str | None = None
-    input: Sequence[str] | Mapping[str, str] = ()
+    input: str | Sequence[str] | Mapping[str, str] = ()
     tags: Sequence[str] | None = None
     signature: str | Sequence[str] | None = None
     inputs: Sequence[str] = ()

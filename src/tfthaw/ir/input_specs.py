@@ -37,16 +37,19 @@ class InputDeclaration:
     shape: Shape
 
 
-def parse_inputs(texts: Iterable[str] | Mapping[str, str]) -> tuple[InputDeclaration, ...]:
+def parse_inputs(texts: str | Iterable[str] | Mapping[str, str]) -> tuple[InputDeclaration, ...]:
     """Read declarations of inputs.
 
     Args:
-        texts: Each `NAME:DTYPE[DIMS]`; or name -> `DTYPE[DIMS]`.
+        texts: Each `NAME:DTYPE[DIMS]`, or one of them; or name -> `DTYPE[DIMS]`.
 
     Raises:
         UsageError: One is not of that form, or a name comes twice.
     """
-    pairs = [f"{name}:{text}" for name, text in texts.items()] if isinstance(texts, Mapping) else list(texts)
+    if isinstance(texts, str):
+        pairs = [texts]
+    else:
+        pairs = [f"{name}:{text}" for name, text in texts.items()] if isinstance(texts, Mapping) else list(texts)
     declared: dict[str, InputDeclaration] = {}
     for text in pairs:
         found = _parse(text)

@@ -111,7 +111,7 @@ def _structure(tf: Any, model: Any, declared: Sequence[InputDeclaration], name: 
         key: tf.TensorSpec([None, *list(shape)[1:]] if len(shape) else [], dtype, name=key)
         for key, shape in shapes.items()
     }
-    said = ", ".join(f"{key}:{dtype.name}{['?' if size is None else size for size in spec.shape]}"
+    said = ", ".join(f"{key}:{dtype.name}[{','.join('?' if size is None else str(size) for size in spec.shape)}]"
                      for key, spec in specs.items())  # fmt: skip
     notes.append(f"the inputs are those that the model was built for: {said}; --input says it otherwise")
     return next(iter(specs.values())) if len(specs) == 1 else _Keywords(specs)

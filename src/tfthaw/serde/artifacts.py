@@ -66,6 +66,12 @@ class Artifact:
         """Whether it carries a graph itself, or has one beside it (the `.meta` of a checkpoint)."""
         return self.located.format in GRAPH_FORMATS or self.located.meta_graph is not None
 
+    @property
+    def is_latest(self) -> bool:
+        """Whether the path is a directory, or a `checkpoint` file, of which the latest checkpoint was taken."""
+        is_checkpoint = self.located.format in CHECKPOINT_FORMATS
+        return is_checkpoint and (os.path.isdir(self.path) or os.path.basename(self.path) == "checkpoint")
+
     @cached_property
     def files(self) -> list[Path]:
         """The files that it is made of."""
