@@ -9,7 +9,7 @@ was computed of the initial values of variables.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ _NUMBER = re.compile(r"(_\d+)+$")
 _PYTHON_OPS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 
 
-def reached_nodes(message: Any, outputs: Iterable[str]) -> list[Any]:
+def reached_nodes(message: Any, outputs: Iterable[str], *, stop: Collection[str] = ()) -> list[Any]:
     """Return the nodes of a GraphDef that tensors need.
 
     Args:
         message: The GraphDef.
         outputs: The tensors; every node counts where there are none.
+        stop: Nodes whose own inputs are not needed.
     """
     nodes = {node.name: node for node in message.node}
     waiting = [name.partition(":")[0] for name in outputs]
@@ -32,7 +33,7 @@ def reached_nodes(message: Any, outputs: Iterable[str]) -> list[Any]:
         return list(nodes.values())
     seen = set(waiting)
     for name in waiting:
-        for text in nodes[name].input if name in nodes else ():
+        for text in nodes[name].input if name in nodes and name not in stop else ():
             source = text.lstrip("^").partition(":")[0]
             if source not in seen:
                 seen.add(source)

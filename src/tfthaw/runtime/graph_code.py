@@ -7,14 +7,19 @@ are the inputs then; or nothing, where the user names the outputs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from tfthaw.errors import UsageError
+from tfthaw.runtime.constants import reached_nodes
 from tfthaw.runtime.keras_models import is_keras_layer
 
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 _TAKING = ("dequeue", "dequeue_many", "dequeue_up_to")
+_PIPELINE_OPS = frozenset((
+    "QueueDequeue", "QueueDequeueV2", "QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo",
+    "QueueDequeueUpToV2", "IteratorGetNext", "ReaderRead", "ReaderReadV2",
+))  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -38,6 +43,30 @@ def no_waiting(tf: Any) -> Iterator[None]:
     finally:
         for name, method in own.items():
             setattr(kind, name, method)
+
+
+def refuse_pipelines(message: Any, outputs: Iterable[str], inputs: Collection[str], *, code: str) -> None:
+    """Refuse outputs that take from a queue or an iterator, which hold the data of a training.
+
+    Args:
+        message: The GraphDef.
+        outputs: The tensors that are computed.
+        inputs: The tensors that are fed.
+        code: What the code is called in messages.
+
+    Raises:
+        UsageError: With each node.
+    """
+    fed = {name.partition(":")[0] for name in inputs}
+    found = [node for node in reached_nodes(message, outputs, stop=fed)
+             if node.op in _PIPELINE_OPS and node.name not in fed]  # fmt: skip
+    if found:
+        said = ", ".join(f"{node.name} ({node.op})" for node in found)
+        raise UsageError(
+            f"the outputs take their data from an input pipeline: {said}", path=code,
+            hint="let the code return the tensors to feed instead as inputs, or name them: "
+            f"--inputs {found[0].name} --outputs ...",
+        )  # fmt: skip
 
 
 def asset_files(tf: Any, graph: Any) -> dict[str, str]:

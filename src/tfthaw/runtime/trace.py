@@ -27,7 +27,14 @@ from tfthaw.runtime.constants import doubtful_constants, numeric_constants, pyth
 from tfthaw.runtime.endpoints import Endpoint, Request, find_endpoints, is_function
 from tfthaw.runtime.explain import checked_result, explain, needs_graph_mode
 from tfthaw.runtime.function_graphs import build_graph, captured_constants, captured_variables
-from tfthaw.runtime.graph_code import asset_files, graph_of, holds_tensors, inputs_and_outputs, no_waiting
+from tfthaw.runtime.graph_code import (
+    asset_files,
+    graph_of,
+    holds_tensors,
+    inputs_and_outputs,
+    no_waiting,
+    refuse_pipelines,
+)
 from tfthaw.runtime.graph_objects import objects_holding, objects_of_graph, uncollected
 from tfthaw.runtime.initial_values import Readings, other_initial_values
 from tfthaw.runtime.keras_models import fresh_keras_names, is_keras_layer, keras_generation
@@ -308,8 +315,21 @@ def _trace_graph(tf: Any, builder: Callable[[], Any], request: Request, folder: 
         traced.notes.append(f"the code gives a {type(result).__name__}, which says nothing of inputs and outputs")
     traced.assets = asset_files(tf, graph)
     signatures = {} if named is None or request.graph_outputs else {DEFAULT_SIGNATURE: named}
+    computed, fed = _chosen_tensors(request, signatures)
+    if computed:
+        refuse_pipelines(graph.as_graph_def(), computed, fed, code=request.code)
     _write(tf, graph, signatures, traced)
     return GraphModel(tf, traced, graph)
+
+
+def _chosen_tensors(
+    request: Request, signatures: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> tuple[list[str], list[str]]:
+    """Return the tensors of a graph that are computed, and those that are fed."""
+    if request.graph_outputs:
+        return list(request.graph_outputs), list(request.graph_inputs)
+    computed = [tensor.name for _, outputs in signatures.values() for tensor in outputs.values()]
+    return computed, [tensor.name for inputs, _ in signatures.values() for tensor in inputs.values()]
 
 
 @contextlib.contextmanager
