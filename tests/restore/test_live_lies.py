@@ -13,6 +13,7 @@ from tfthaw.ir.live_objects import LiveObject, LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY
 from tfthaw.restore.keras_layouts import locate_legacy
 from tfthaw.restore.live_keras_files import match_keras_file
+from tfthaw.restore.live_variables import match_live
 from tfthaw.tensors import ArrayTensor
 
 
@@ -133,3 +134,48 @@ class TestLegacyFiles:
     def test_order_is_no_rival_where_shapes_speak_against_it(self):
         found = self.fill(dense_model("b", "a"), "a", "b", units=(2, 3))
         assert found.keys["b/kernel"] == "b/b/kernel:0"
+
+    def test_more_layers_than_the_code_has(self):
+        found = self.fill(dense_model("a"), "a", "b")
+        assert found.unused == ["b/b/kernel:0", "b/b/bias:0"]
+
+
+class TestSavedFiles:
+    """The layout of Keras 3, which numbers layers by their class."""
+
+    def fill(self, *names):
+        objects = live({"layers": {"dense": {"kernel": variable("k")}}})
+        values = {name: ArrayTensor(np.zeros(2, "float32")) for name in names}
+        return match_keras_file(objects, values, None, path="f.weights.h5")
+
+    def test_more_layers_than_the_code_has(self):
+        found = self.fill("layers/dense/kernel", "layers/dense_1/kernel", "optimizer/vars/0")
+        assert found.keys == {"k": "layers/dense/kernel"}
+        assert found.unused == ["layers/dense_1/kernel"]
+
+    def test_what_the_model_itself_has_no_attribute_for_may_have_been_saved_with_it(self):
+        assert not self.fill("layers/dense/kernel", "head/vars/0").unused
+
+
+class TestNumberedNames:
+    def fill(self, mine, theirs, **shapes):
+        objects = live({str(number): variable(name, f"{name}/kernel") for number, name in enumerate(mine)})
+        values = {f"{name}/kernel": ArrayTensor(np.zeros(shapes.get(name, 2), "float32")) for name in theirs}
+        return match_live(objects, values, None)
+
+    @pytest.mark.parametrize(
+        ("mine", "theirs"),
+        [(["m/dense"], ["m/dense", "m/dense_1"]), (["dense", "dense_1"], ["dense", "dense_1", "dense_2"]),
+         (["dense_1", "dense_2"], ["dense", "dense_1", "dense_2", "dense_3"])],
+    )  # fmt: skip
+    def test_a_layer_fewer_in_the_code_is_refused(self, mine, theirs):
+        with pytest.raises(RestoreError, match=r"'.*dense.*' may be '.*dense.*' in the checkpoint"):
+            self.fill(mine, theirs)
+
+    def test_shapes_tell(self):
+        assert len(self.fill(["dense", "dense_1"], ["dense", "dense_1", "dense_2"], dense=3, dense_1=4).keys) == 2
+
+    def test_numbers_of_the_users_own_tell(self):
+        names = [f"layer_{number}" for number in range(12)]
+        assert len(self.fill(names[:4], names).keys) == 4
+        assert len(self.fill(["block_1"], ["block_1", "block_2"]).keys) == 1

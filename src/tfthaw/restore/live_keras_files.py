@@ -62,7 +62,15 @@ def match_keras_file(objects: LiveObjects, values: Mapping[str, Tensor], locate:
         result.places[place] = name
         if variable is not None and variable.node:
             result.keys[variable.node], result.reasons[variable.node] = name, "map" if str(place) in chosen else "layer"
+    used = set(found.values())
+    rest = [name for name in values if name not in used and not is_aside(name) and "seed_generator" not in name]
+    result.unused = [name for name in rest if locate is not None or _is_listed(objects, name)]
     return result
+
+
+def _is_listed(objects: LiveObjects, name: str) -> bool:
+    """Whether a dataset is below an attribute that the model has; others may have been saved with it."""
+    return _step(objects, 0 if objects.nodes else None, name.partition("/")[0]) is not None
 
 
 def _followed(objects: LiveObjects, names: Iterable[str]) -> dict[int, str]:

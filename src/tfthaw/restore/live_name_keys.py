@@ -80,6 +80,34 @@ def drifted_names(found: Mapping[str, str], tensors: Mapping[str, Tensor], claim
                     f"layers depend on what was built before"
                 )
                 break
+    return problems + _more_layers(found, tensors, claimed)
+
+
+def _more_layers(found: Mapping[str, str], tensors: Mapping[str, Tensor], claimed: Collection[str]) -> list[str]:
+    """Say which names may be those of earlier layers, where the checkpoint has more of a class than the code.
+
+    Only numbers that Keras gives: the first layer of a class has none.
+    """
+    groups: dict[str, dict[str, int]] = defaultdict(dict)
+    for name in found.values():
+        for stem, number, _ in _counted(name):
+            groups[stem][name] = number
+    present: dict[str, set[int]] = defaultdict(set)
+    for name in tensors:
+        for stem, number, _ in _counted(name):
+            if stem in groups:
+                present[stem].add(number)
+    problems = []
+    for stem, members in sorted(groups.items()):
+        for higher in sorted(present[stem]) if 0 in present[stem] else ():
+            offset = higher - min(members.values())
+            shifted = {name: _renumbered(name, stem, offset) for name in members} if offset > 0 else {}
+            is_free = any(other not in claimed for other in shifted.values())
+            if is_free and all(_are_alike(tensors.get(other), tensors[name]) for name, other in shifted.items()):
+                name, other = min(shifted.items())
+                problems.append(f"name: {name!r} may be {other!r} in the checkpoint, which has more such layers than "
+                                "the code")  # fmt: skip
+                break
     return problems
 
 
@@ -102,11 +130,19 @@ def _numbered(name: str) -> list[tuple[str, int, int]]:
     return result
 
 
+def _counted(name: str) -> list[tuple[str, int, int]]:
+    """Return each part of a name as `_numbered` does, those without number as the first of their class."""
+    numbered = {position: (stem, number, position) for stem, number, position in _numbered(name)}
+    parts = name.split("/")
+    return [numbered.get(position, ("/".join(parts[: position + 1]), 0, position))
+            for position in range(len(parts) - 1)]  # fmt: skip
+
+
 def _renumbered(name: str, stem: str, offset: int) -> str:
-    for found, number, position in _numbered(name):
+    for found, number, position in _counted(name):
         if found == stem:
             parts = name.split("/")
-            plain = parts[position][: -len(str(number)) - 1]
+            plain = parts[position].removesuffix(f"_{number}") if number else parts[position]
             parts[position] = f"{plain}_{number + offset}" if number + offset else plain
             return "/".join(parts)
     return name

@@ -369,14 +369,14 @@ def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
         for name in variable.names:
             owners.setdefault(name, []).append(node)
     found: dict[str, str] = {}
-    problems = []
+    problems: list[str] = []
     for said, target in renames.items():
         key = f"{said}{VALUE_KEY}" if said not in values and f"{said}{VALUE_KEY}" in values else said
         nodes = [target] if target in variables else owners.get(target, [])
         if not nodes:
             near = difflib.get_close_matches(target, owners, 2) if len(problems) < _MOST_COMPARED else []
-            said = f"; near: {', '.join(near)}" if near else ""
-            problems.append(f"map: the code has no variable {target!r}{said}")
+            nearest = f"; near: {', '.join(near)}" if near else ""
+            problems.append(f"map: the code has no variable {target!r}{nearest}")
         elif len(nodes) > 1:
             problems.append(f"map: {target!r} is the name of {len(nodes)} variables: {', '.join(nodes)}")
         elif key not in values:
