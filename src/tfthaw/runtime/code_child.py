@@ -27,7 +27,7 @@ from typing import IO, Any
 import numpy as np
 
 from tfthaw._files import SourceFile
-from tfthaw.errors import TfthawError, UsageError
+from tfthaw.errors import RuntimeFailure, TfthawError, UsageError
 from tfthaw.runtime.code_messages import error_json, request_from_json, tensor_at, traced_json
 from tfthaw.runtime.explain import LEGACY_KERAS as LEGACY_KERAS_VARIABLE
 from tfthaw.runtime.explain import explain, legacy_keras_is_on, needs_graph_mode, needs_legacy_keras
@@ -98,8 +98,12 @@ class _Child:
             return work(request)
         except TfthawError as error:
             return {"error": error_json(error, traceback.format_exc()), "needs": _needs(error, request)}
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's code raises what it likes
-            explained = explain(error, request.get("code"), "trace the model")
+        except BaseException as error:  # noqa: BLE001  # the user's code raises what it likes
+            code = request.get("code")
+            if isinstance(error, KeyboardInterrupt):  # the code's own: Ctrl-C does not reach this process
+                explained: TfthawError = RuntimeFailure("the code raises KeyboardInterrupt", path=code)
+            else:
+                explained = explain(error, code, "trace the model")
             return {"error": error_json(explained, traceback.format_exc()), "needs": _needs(error, request)}
 
     def _trace(self, request: Mapping[str, Any]) -> dict[str, Any]:

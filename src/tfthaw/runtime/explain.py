@@ -16,7 +16,7 @@ from typing import Any
 
 from tfthaw.errors import MissingDependencyError, RuntimeFailure, TfthawError, UsageError
 from tfthaw.runtime.known_failures import FAILURES, Cure, KnownFailure
-from tfthaw.runtime.user_lines import user_line
+from tfthaw.runtime.user_lines import user_line, words_of
 
 LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 """The environment variable that makes `tf.keras` Keras 2; TensorFlow reads it when `tf.keras` is first used."""
@@ -145,7 +145,7 @@ def _words(error: BaseException) -> str:
     if isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str):
         words = error.args[0]
         return words if " " in words else repr(words)
-    return str(error)
+    return words_of(error)
 
 
 _EXPORTABLE = (

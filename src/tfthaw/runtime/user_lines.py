@@ -75,7 +75,7 @@ def _lines(error: BaseException) -> Iterator[UserLine]:
     """Yield the lines that an exception passed through, innermost first; those that AutoGraph mapped back lead."""
     if isinstance(error, SyntaxError) and error.filename:
         yield UserLine(error.filename, error.lineno or 1)
-    text = str(error)
+    text = words_of(error)
     if "in user code:" in text:  # AutoGraph in AutoGraph: only the message has the inner frames, mapped back
         yield from reversed([UserLine(file, int(line), _function(name)) for file, line, name in _FRAME.findall(text)])
     metadata = getattr(error, "ag_error_metadata", None)
@@ -131,3 +131,11 @@ def _shown(file: str) -> str:
     except (ValueError, OSError):  # another drive; a current directory that is gone
         return file
     return file if relative.startswith(os.pardir) or _is_cell(file) else relative
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an exception says; nothing where its class says itself in words that raise."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # the user's own code
+        return ""
