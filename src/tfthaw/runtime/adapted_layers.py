@@ -4,7 +4,9 @@
 checkpoint could fill those. Captured by a trace they would be constants of a fresh layer. While a model is traced such
 layers compute them anew in the graph, of the variables, whenever they are called.
 
-Source: `Normalization.finalize_state` of Keras 2 and Keras 3.
+`Discretization` keeps its bins as Python numbers; one that does not have any is refused.
+
+Source: `Normalization.finalize_state` and `Discretization` of Keras 2 and Keras 3.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tfthaw.errors import UnsupportedError
 from tfthaw.runtime.keras_models import is_keras_layer
 
 _COMPUTED = ("mean", "variance")
@@ -26,7 +29,8 @@ def computing_with_variables() -> Iterator[None]:
         for layer in _adapted_layers():
             kept = {name: vars(layer)[name] for name in (*_COMPUTED, "call") if name in vars(layer)}
             undone.callback(_put_back, layer, kept)
-            object.__setattr__(layer, "call", _computing_first(layer, layer.call))
+            first = _refuse if _lacks_boundaries(layer) else type(layer).finalize_state
+            object.__setattr__(layer, "call", _doing_first(first, layer, layer.call))
         yield
 
 
@@ -38,14 +42,26 @@ def _adapted_layers() -> list[Any]:
         kind = type(value)
         if kind not in kinds:
             kinds[kind] = hasattr(kind, "finalize_state") and is_keras_layer(value)
-        if kinds[kind] and getattr(value, "adapt_mean", None) is not None:
+        if kinds[kind] and (getattr(value, "adapt_mean", None) is not None or _lacks_boundaries(value)):
             found.append(value)
     return found
 
 
-def _computing_first(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+def _lacks_boundaries(layer: Any) -> bool:
+    """Whether a layer that sorts into bins was not told them: what `adapt` finds is in no checkpoint."""
+    return getattr(layer, "num_bins", None) is not None and not getattr(layer, "bin_boundaries", True)
+
+
+def _refuse(layer: Any) -> None:
+    raise UnsupportedError(
+        f"{layer.name} has no bins; those that a {type(layer).__name__} layer was adapted to are in no checkpoint",
+        hint="give them to the layer (bin_boundaries=...)",
+    )
+
+
+def _doing_first(first: Callable[[Any], None], layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
     def computed(*arguments: Any, **named: Any) -> Any:
-        layer.finalize_state()
+        first(layer)
         return call(*arguments, **named)
 
     return computed

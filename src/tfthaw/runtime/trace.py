@@ -211,7 +211,9 @@ def _trace_object(tf: Any, target: Any, request: Request, folder: Path, readings
         raise explain(error, code, "trace the model") from error
     labels = {id(variable): str(number) for number, variable in enumerate(variables)}
     is_bare = is_function(target) or inspect.isroutine(target)
-    objects = objects_holding(tf, labels) if is_bare else collect_objects(target, labels)
+    objects = LiveObjects() if is_bare else collect_objects(target, labels)
+    if variables and not any(variable.node for variable in objects.variables()):
+        objects = objects_holding(tf, labels)  # functions hide what they close over
     names = _node_names(objects, variables, endpoints)
     traced.objects = _with_nodes(objects, variables, names)
     nodes = {id(variable): names[number] for number, variable in enumerate(variables)}
