@@ -57,10 +57,13 @@ def build_graph(
     built = BuiltGraph(tf.Graph())
     builder = _Builder(tf, built, variables, code)
     with built.graph.as_default():
+        builder.reserve(variables.values())
         for number, endpoint in enumerate(endpoints):
             definition = _Renamed(endpoint.concrete.graph.as_graph_def(), doubled_scopes, endpoint.outputs,
                                   set(variables.values()))  # fmt: skip
-            builder.add_endpoint(endpoint, definition, "" if number == 0 else endpoint.key)
+            if number == 0:
+                builder.reserve(node.name for node in definition.message.node)
+            builder.add_endpoint(endpoint, definition, builder.scope(endpoint.key) if number else "")
     return built
 
 
@@ -108,6 +111,16 @@ class _Builder:
         self.known: dict[int, Any] = {}  # captured tensor -> its tensor in the graph
         self.alive: list[Any] = []  # what `known` has the ids of
         self.problems: list[str] = []
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Keep names of nodes that come later for these."""
+        for name in names:
+            self.built.graph.unique_name(name)
+
+    def scope(self, key: str) -> str:
+        """Return a scope for the function of a signature that nothing else is in."""
+        name = re.sub("[^A-Za-z0-9_.-]", "_", key)
+        return str(self.built.graph.unique_name(name if re.match("[A-Za-z0-9.]", name) else f"f{name}", False))
 
     def add_endpoint(self, endpoint: Endpoint, definition: _Renamed, scope: str) -> None:
         """Add a traced function; its inputs stay placeholders."""
@@ -157,8 +170,8 @@ class _Builder:
         if variable is not None:
             name = self.names[id(variable)]
             return tf.raw_ops.VarHandleOp(
-                dtype=variable.dtype, shape=variable.shape, shared_name=name, container="", name=name
-            )
+                dtype=variable.dtype, shape=variable.shape, shared_name=name, container="", name=f"{name}/"
+            )  # with a slash behind it the name is taken as it is; TensorFlow tells `W` and `w` apart by numbers
         if outside.dtype == tf.resource:
             return self._resource(outside)
         if outside.dtype == tf.variant or not hasattr(outside, "numpy"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -82,7 +83,9 @@ class _Named(dict[str, Any]):
 def _call_with_several(model: Any, inputs: _Named, extra: Mapping[str, Any]) -> Any:
     """Call a model with a dict of inputs or, where it does not take that, with a list."""
     try:
-        return model(dict(inputs), **extra)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a Keras that cannot build the model warns first
+            return model(dict(inputs), **extra)
     except _WRONG_STRUCTURE as error:
         try:
             return model(list(inputs.values()), **extra)
