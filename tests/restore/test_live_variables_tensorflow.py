@@ -218,6 +218,18 @@ def test_layers_in_lists_that_keras_3_never_saved_are_told(tf, tmp_path):
     assert any("keeps in lists or dicts" in line and "save_weights" in line for line in lines)
 
 
+def test_layers_in_lists_that_were_trained_need_the_whole_model_built(tf, tmp_path):
+    source = live_models.build(tf, "lists_of_layers", 3)
+    source.compile("adam", "mse")
+    source.optimizer.build(source.trainable_variables)
+    path = tf.train.Checkpoint(model=source).write(str(tmp_path / "ckpt"))
+    live = type(source)()
+    live.blocks[0].build((None, 4))
+    _, _, lines = found(path, live)
+    assert any("call the whole model once" in line for line in lines)
+    assert not any("never saved" in line for line in lines)
+
+
 def test_layers_in_lists_are_found_by_the_order_of_training(tf, tmp_path):
     """Names do not help: another model was built before."""
     source = live_models.build(tf, "lists_of_layers", 3)

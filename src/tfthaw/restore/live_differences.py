@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tfthaw.dtypes import DType
 from tfthaw.ir.attrs import Shape
-from tfthaw.ir.live_objects import ASIDE, LiveObjects, LiveVariable
+from tfthaw.ir.live_objects import ASIDE, TRAINED, LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
 from tfthaw.ir.object_variables import find_slots
 from tfthaw.restore.live_variables import LiveMatches, fits, label
@@ -121,9 +121,15 @@ def _left_out(objects: LiveObjects, missing: Mapping[str, LiveVariable],
     lost = [label(variable) for node, variable in missing.items() if node not in reached]
     if objects.keras != 3 or not lost or not (is_new or len(lost) == len(missing)):
         return []
-    return [f"{len(lost)} of them are in layers that the code keeps in lists or dicts, such as {lost[0]}: "
-            "tf.train.Checkpoint of Keras 3 leaves these out, so their values were never saved; model.save_weights "
-            "saves them"]  # fmt: skip
+    where = f"{len(lost)} of them are in layers that the code keeps in lists or dicts, such as {lost[0]}"
+    listed = objects.nodes[0].other_children.get(TRAINED) if objects.nodes else None
+    built = len(objects.nodes[listed].other_children) if listed is not None else 0
+    trained = max((len(keys) for keys in view.trained_lists()), default=0)
+    if 0 < built < trained:
+        return [f"{where}: their values are in a list of the {trained} variables that were trained, and the code has "
+                f"built {built} of these; call the whole model once before it is returned"]  # fmt: skip
+    return [f"{where}: tf.train.Checkpoint of Keras 3 leaves these out, so their values were never saved; "
+            "model.save_weights saves them"]  # fmt: skip
 
 
 def _other_sizes(pairs: Sequence[tuple[LiveVariable, Tensor]]) -> list[str]:
