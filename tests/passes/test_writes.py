@@ -7,7 +7,7 @@ from tfthaw.dtypes import DType
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.graph import TensorName
 from tfthaw.passes.transient import first_call
-from tfthaw.passes.writes import drop_writes
+from tfthaw.passes.writes import drop_idle_variables, drop_writes
 
 OUT = [TensorName("out", 0)]
 
@@ -127,3 +127,32 @@ def test_two_writes_to_one_metric_stay():
     )
 
     assert first_call(argument, OUT, ["t"]).rewritten == ()
+
+
+def waiting(*more):
+    """Return a graph whose output waits for what writes a seed of itself."""
+    return graph(
+        handle("seed"), read("old", "seed"), node("new", "Neg", "old"),
+        node("write", "AssignVariableOp", "seed", "new", T=None, dtype=DType.float32), *more,
+        placeholder("x"), node("out", "Neg", "x", "^write", "^old"),
+    )  # fmt: skip
+
+
+def test_a_variable_that_no_output_needs_goes_with_all_that_uses_it():
+    found = drop_idle_variables(waiting(), OUT, ["seed"])
+
+    assert ops(found.graph) == {"x": "Placeholder", "out": "Neg"}
+    assert found.dropped == {"write": ("seed",)}
+
+
+def test_it_stays_where_another_variable_is_written_of_it():
+    more = (handle("other"), node("also", "AssignVariableOp", "other", "new", T=None, dtype=DType.float32))
+    argument = waiting(*more)
+
+    assert drop_idle_variables(argument, OUT, ["seed"]).graph is argument
+
+
+def test_it_stays_where_the_output_needs_it():
+    argument = graph(handle("seed"), read("old", "seed"), node("out", "Neg", "old"))
+
+    assert drop_idle_variables(argument, OUT, ["seed"]).graph is argument

@@ -21,6 +21,7 @@ from tfthaw.conversion.freezing import freeze_prepared
 from tfthaw.conversion.from_code import (
     CodeSource,
     code_model,
+    drop_idle_state,
     graph_options,
     is_live,
     open_code,
@@ -241,7 +242,9 @@ def _write_traced(job: _Job, code: CodeSource) -> None:
     if values is not None and code.matches is not None:
         explaining = values.explaining(code.live.traced.objects, code.matches)
     with explaining:
-        _write_prepared(job, prepare(model, graph_options(code, options), path=options.checkpoint or code.name))
+        prepared = prepare(model, graph_options(code, options), path=options.checkpoint or code.name)
+        drop_idle_state(prepared)
+        _write_prepared(job, prepared)
     job.notes += code.notes
 
 

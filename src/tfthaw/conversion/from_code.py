@@ -17,10 +17,13 @@ from typing import Any
 
 from tfthaw.conversion.code_values import CheckpointValues, values_of_variables
 from tfthaw.conversion.options import Options
+from tfthaw.conversion.prepared import Prepared, needed_variables
+from tfthaw.conversion.values import plan_loosely
 from tfthaw.errors import UsageError
 from tfthaw.ir.input_specs import parse_inputs
 from tfthaw.ir.model import Model
 from tfthaw.ir.variables import VariableDeclaration, graph_variables
+from tfthaw.passes.writes import drop_idle_variables
 from tfthaw.restore.live_variables import LiveMatches
 from tfthaw.runtime.endpoints import Request
 from tfthaw.runtime.live_model import LiveModel
@@ -138,6 +141,21 @@ def graph_options(source: CodeSource, options: Options) -> Options:
     is_settled = {text.partition("=")[0] for text in options.signatures} <= set(traced)
     signature = None if is_settled else options.signature
     return replace(options, checkpoint=None, map={}, ema="keep", signature=signature, code=None, input=())
+
+
+def drop_idle_state(prepared: Prepared) -> None:
+    """Take out variables without a value that no output needs, such as the seeds of dropout, and what writes them."""
+    missing = set(plan_loosely(prepared).missing)
+    variables = [item.node for item in needed_variables(prepared) if item.name in missing]
+    if not variables:
+        return
+    outputs = [prepared.where(name) for name in prepared.selection.tensors]
+    dropped = drop_idle_variables(prepared.graph, outputs, variables)
+    prepared.graph = dropped.graph
+    left = {item.node for item in needed_variables(prepared)}
+    gone = [node for node in variables if node not in left]
+    if gone:
+        prepared.notes.append(f"no output needs {', '.join(gone)}, which the checkpoint does not have; it is left out")
 
 
 def with_values(source: CodeSource, model: Model, values: CheckpointValues | None) -> Model:

@@ -67,6 +67,35 @@ def drop_writes(
     return Writes(replace(graph, nodes=without_lost_colocations(kept)), dropped)
 
 
+def drop_idle_variables(graph: Graph, outputs: Collection[TensorName], variables: Collection[str]) -> Writes:
+    """Drop variables that no output's value needs, with all that uses them.
+
+    Outputs of a traced function wait for everything in it that has an effect, such as the state of a random generator
+    that only training uses. A variable stays where something that uses it writes another one.
+
+    Args:
+        graph: The graph, pruned to its outputs.
+        outputs: The tensors whose values must stay the same.
+        variables: The variables that may go, by node.
+    """
+    index = GraphIndex(graph.nodes)
+    needed = index.reach([name.node for name in outputs], through_control=False)
+    writes = find_carriers(index, set(index.nodes)).writes
+    gone: set[str] = set()
+    dropped: dict[str, tuple[str, ...]] = {}
+    for variable in sorted(set(variables) - needed):
+        cone = _cone(index, {variable}, needed)
+        if all(writes.get(name, {variable}) <= {variable} for name in cone):
+            gone |= cone
+            dropped |= {name: (variable,) for name in sorted(cone) if name in writes}
+    if not gone:
+        return Writes(graph, {})
+    nodes = [_without_inputs(index, node, gone) for node in graph.nodes if node.name not in gone]
+    reached = GraphIndex(nodes).reach([name.node for name in outputs])
+    kept = [node for node in nodes if node.name in reached]
+    return Writes(replace(graph, nodes=without_lost_colocations(kept)), dropped)
+
+
 def _refuse(index: GraphIndex, carriers: Carriers, needed: set[str], outputs: Collection[TensorName]) -> None:
     problems = []
     for name, variables in sorted(carriers.writes.items()):
