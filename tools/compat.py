@@ -2,9 +2,10 @@
 
 For each TensorFlow: it writes checkpoints with every dtype that it knows, tfthaw converts them and the demo model, and
 it reads source and copy. Keys, dtypes, shapes and bytes must be equal, outputs within rounding, since a frozen graph is
-folded otherwise than one with variables. Then models of TensorFlow 2 go between them (`tools/compat_matrix.py`). tfthaw
-runs under the present interpreter, each TensorFlow in an environment of its own in .venv-compat, or under the
-interpreters that `--python` names.
+folded otherwise than one with variables. Models from their code are exported under each of them
+(`tools/compat_code.py`). Then models of TensorFlow 2 go between them (`tools/compat_matrix.py`). tfthaw runs under the
+present interpreter, each TensorFlow in an environment of its own in .venv-compat, or under the interpreters that
+`--python` names; to trace code it runs there as well.
 """
 
 import argparse
@@ -25,6 +26,9 @@ from compat_matrix import Environment, judge_models
 from tfthaw import demo
 
 JUDGE = Path(__file__).with_name("compat_judge.py")
+CODE = Path(__file__).with_name("compat_code.py")
+NEEDED = ("cramjam", "google-crc32c", "ml-dtypes", "rich")
+"""What tfthaw needs besides TensorFlow's own requirements."""
 ENVIRONMENTS = Path(__file__).parents[1] / ".venv-compat"
 
 VERSIONS = {
@@ -89,7 +93,7 @@ def main() -> int:
         pythons = options.python or [environment(version) for version in VERSIONS]
         environments = [Environment(python, version_of(python)) for python in pythons]
         for each in environments:
-            failed += judge_all(each.python, each.version)
+            failed += judge_all(each.python, each.version) + judge_code(each.python, each.version)
         with tempfile.TemporaryDirectory(prefix="compat-") as directory:
             for title, problems in judge_models(environments, Path(directory), call):
                 models += 1
@@ -121,6 +125,19 @@ def judge_all(python: Path, version: str) -> int:
                 result = f"FAILED: {error}"
         print(f"TensorFlow {version}  {case.name}: {result}", flush=True)
     return failed
+
+
+def judge_code(python: Path, version: str) -> int:
+    """Export models from their code under one TensorFlow; return how many exports are wrong."""
+    with tempfile.TemporaryDirectory(prefix="compat-") as directory:
+        try:
+            said = json.loads(call([python, CODE, directory]).strip().splitlines()[-1])
+            problems = said["problems"]
+        except CompatError as error:
+            said, problems = {}, [str(error)]
+    result = f"FAILED: {'; '.join(problems[:3])}" if problems else f"{said['exports']} exports compute the same"
+    print(f"TensorFlow {version}  models from code: {result}", flush=True)
+    return len(problems)
 
 
 def judge(case: Case, python: Path, directory: Path) -> str:
@@ -189,7 +206,7 @@ def environment(version: str) -> Path:
         shutil.rmtree(directory, ignore_errors=True)
         call([interpreter(version), "-m", "venv", directory])
         keras_2 = [] if version < KERAS_3_SINCE else [f"tf-keras=={version}.*"]
-        call([python, "-m", "pip", "install", "--quiet", f"tensorflow-cpu=={version}.*", *keras_2])
+        call([python, "-m", "pip", "install", "--quiet", f"tensorflow-cpu=={version}.*", *keras_2, *NEEDED])
         stamp.touch()
     return python
 
