@@ -45,12 +45,12 @@ def new_file(
         TfthawError: It cannot be written.
     """
     target = Path(path)
-    _refuse_existing([target], overwrite)
+    refuse_existing([target], overwrite)
     with _writing(target), _beside(target) as temporary, _Syncing(temporary) as syncing:
         with open(temporary, "xb") as file:
             yield file
         syncing.finish(check)
-        _refuse_existing([target], overwrite)
+        refuse_existing([target], overwrite)
         os.replace(temporary, target)
         _sync_directory(target.parent)
 
@@ -75,7 +75,7 @@ def new_directory(
     """
     target = Path(path)
     free = target.is_dir() and not any(target.iterdir())
-    _refuse_existing([target], overwrite or free)
+    refuse_existing([target], overwrite or free)
     with _writing(target), _beside(target) as temporary, _Syncing(temporary) as syncing:
         temporary.mkdir()
         yield temporary
@@ -111,18 +111,23 @@ def new_file_set(
     """
     folder = Path(directory)
     targets = [folder / name for name in names]
-    _refuse_existing(targets, overwrite)
+    refuse_existing(targets, overwrite)
     with _writing(folder), _beside(targets[-1]) as temporary, _Syncing(temporary) as syncing:
         temporary.mkdir()
         yield temporary
         syncing.finish(check)
-        _refuse_existing(targets, overwrite)
+        refuse_existing(targets, overwrite)
         for target in targets:
             os.replace(temporary / target.name, target)
         _sync_directory(folder)
 
 
-def _refuse_existing(targets: Sequence[Path], overwrite: bool) -> None:
+def refuse_existing(targets: Sequence[Path], overwrite: bool) -> None:
+    """Refuse to write where something is already, unless that may be replaced.
+
+    Raises:
+        OutputExistsError: Something is there.
+    """
     if overwrite:
         return
     for target in targets:

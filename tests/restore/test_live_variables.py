@@ -159,6 +159,11 @@ class TestObjects:
                         "step": ("s", 2)})  # fmt: skip
         assert match(objects, graph).unused == [f"net/more/w{VALUE_KEY}"]
 
+    def test_a_layer_that_was_not_built_is_no_difference(self):
+        objects = live({"net": {"w": variable("v"), "head": {}}})
+        graph = stored({"net": {"w": ("p", 2), "head": {"w": ("q", 2)}}})
+        assert match(objects, graph).unused == []
+
     def test_names_fill_what_paths_leave_open(self):
         objects = live({"a": {"w": variable("v", "scope/w")}, "b": variable("u", "u")})
         found = match(objects, stored({"other": {"w": ("scope/w", 2)}, "b": ("z", 2)}))

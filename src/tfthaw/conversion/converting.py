@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tfthaw._new_files import refuse_existing
 from tfthaw.conversion.bridging import bridge
 from tfthaw.conversion.code_values import CheckpointValues, code_weights, named_by_objects
 from tfthaw.conversion.freezing import freeze_prepared
@@ -152,6 +153,7 @@ def convert(
     with EarlyComparison() as early, ExitStack() as opened:
         code = None
         if chosen.code is not None or is_live(source):
+            refuse_existing([_first_file(chosen, destination)], chosen.overwrite)  # before the code has to run
             code = opened.enter_context(open_code(source, chosen))
             artifact = code.artifact
             opened.enter_context(naming(code.name))
@@ -468,6 +470,13 @@ def _no_outputs(job: _Job) -> str | None:
     if changed:
         return f"the result is meant to differ from the source ({', '.join(changed)})"
     return None
+
+
+def _first_file(options: Options, destination: str | os.PathLike[str]) -> Path:
+    """Return what is there when something was written to a destination."""
+    if options.to == "checkpoint":
+        return Path(f"{os.fspath(destination)}.index")
+    return Path(destination).parent / meta_name(destination) if options.to == "meta-graph" else Path(destination)
 
 
 def _size(files: list[Path]) -> int:

@@ -222,7 +222,7 @@ class _Matcher:
         for place, keys in walk.contested.items():
             if self._id(place) not in self._found.keys:
                 self._contested[self._id(place)] = keys
-        self._found.unused += only_stored(view, walk)
+        self._found.unused += only_stored(self._objects, view, walk)
 
     def _fits_or_is_needed(self, place: int, key: str) -> bool:
         """Whether to take a key: of what is needed also one that does not fit, since that is to be told."""

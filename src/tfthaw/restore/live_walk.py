@@ -186,19 +186,36 @@ def walk_together(objects: LiveObjects, view: StoredView, root: int, start: int 
     return result
 
 
-def only_stored(view: StoredView, walked: Walked) -> list[str]:
+def only_stored(objects: LiveObjects, view: StoredView, walked: Walked) -> list[str]:
     """Return the keys of variables below objects that were found, where nothing was found for them.
 
     What hangs on the root itself may be anything that was saved with the model; only its numbered layers are its own.
+    A live object without any variable is a layer that was not built, since nothing that is exported calls it.
     """
     found = {node for nodes in walked.partners.values() for node in nodes}
     others: dict[int, None] = {}
     for place, nodes in walked.partners.items():
+        if not _has_variables(objects, place):
+            continue
         for node in nodes:
             layers = view.numbered(node)
             owned = layers if place == walked.start else {**view.children(node), **layers}
             others.update((child, None) for name, child in owned.items() if name not in ASIDE and child not in found)
     return view.keys_below(others, found)
+
+
+def _has_variables(objects: LiveObjects, place: int) -> bool:
+    """Whether a live object is a variable or has one below it."""
+    waiting = [place]
+    seen = {place}
+    for here in waiting:
+        if objects.nodes[here].variable is not None:
+            return True
+        for child in objects.nodes[here].children.values():
+            if child not in seen:
+                seen.add(child)
+                waiting.append(child)
+    return False
 
 
 class _Step(NamedTuple):

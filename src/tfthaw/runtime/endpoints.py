@@ -161,7 +161,7 @@ def _named(tf: Any, target: Any, what: str, request: Request, notes: list[str]) 
     found = getattr(target, what, None) if what.isidentifier() else None
     if callable(found):
         return _traceable(tf, found, request, what, notes)
-    known = map(str, target) if isinstance(target, Mapping) else sorted(_methods(target))
+    known = sorted(map(str, target) if isinstance(target, Mapping) else _own_methods(target))
     raise NotFoundError.named("function", what, known, path=request.code)
 
 
@@ -251,6 +251,15 @@ def _methods(target: Any) -> dict[str, Any]:
             found[name] = getattr(target, name, None)
     found.update((name, value) for name, value in vars(target).items() if name[:1] != "_" and is_function(value))
     return {name: value for name, value in found.items() if callable(value) and name not in _MODULE_METHODS}
+
+
+def _own_methods(target: Any) -> list[str]:
+    """Return the names of the public functions that are not those of Keras or TensorFlow."""
+    libraries = ("keras", "tf_keras", "tensorflow")
+    return ["__call__", *(
+        name for name, value in _methods(target).items()
+        if name != "__call__" and (getattr(value, "__module__", None) or "").split(".")[0] not in libraries
+    )]  # fmt: skip
 
 
 _MODULE_METHODS = frozenset({"with_name_scope"})
