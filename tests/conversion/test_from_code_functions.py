@@ -16,12 +16,11 @@ X = np.array([[1.0, -2.0, 3.0, 0.5], [0.25, 4.0, -1.0, 2.0]], np.float32)
 
 
 @pytest.fixture(scope="module")
-def kind_of(tf):
-    """The class of a module with a function for every special thing; `spec` is float32[?, 4]."""
+def few(tf):
+    """The class of a module with functions of one tensor, float32[?, 4]."""
     spec = tf.TensorSpec((None, 4), tf.float32, name="x")
-    words = tf.TensorSpec((None,), tf.string, name="k")
 
-    class Many(tf.Module):
+    class Few(tf.Module):
         def __init__(self):
             self.w = tf.Variable(tf.ones((4, 4)), name="w")
             self.named_like_an_input = tf.Variable(tf.ones((4,)), name="x")
@@ -56,6 +55,16 @@ def kind_of(tf):
         def given_back(self, x):
             return {"x": x, "w": self.w, "constant": tf.constant(3.0)}
 
+    return Few
+
+
+@pytest.fixture(scope="module")
+def kind_of(tf, few):
+    """The class of a module with a function for every special thing."""
+    spec = tf.TensorSpec((None, 4), tf.float32, name="x")
+    words = tf.TensorSpec((None,), tf.string, name="k")
+
+    class Many(few):
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.int32, name="i")])
         def gathered(self, i):
             return tf.gather(self.rows, i)
