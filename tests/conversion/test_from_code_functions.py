@@ -55,6 +55,14 @@ def few(tf):
         def given_back(self, x):
             return {"x": x, "w": self.w, "constant": tf.constant(3.0)}
 
+        @tf.function(input_signature=[spec])
+        def custom_gradient(self, x):
+            @tf.custom_gradient
+            def doubled(value):
+                return value * 2.0, lambda upstream: upstream
+
+            return doubled(x) @ self.w
+
     return Few
 
 
@@ -101,14 +109,6 @@ def kind_of(tf, few):
         @tf.function(input_signature=[tf.TensorSpec((4, 4), tf.float32, name="w")])
         def named_like_a_variable(self, w):
             return w @ self.w
-
-        @tf.function(input_signature=[spec])
-        def custom_gradient(self, x):
-            @tf.custom_gradient
-            def doubled(value):
-                return value * 2.0, lambda upstream: upstream
-
-            return doubled(x) @ self.w
 
         @tf.function(input_signature=[spec])
         def of_python(self, x):
