@@ -18,7 +18,6 @@ from tfthaw.cli.rendering import (
     progress_bar,
 )
 from tfthaw.conversion.converting import convert
-from tfthaw.conversion.from_code import traced_artifact
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.result import ConversionResult
 from tfthaw.conversion.selection import rank_outputs
@@ -145,6 +144,8 @@ def _show(result: ConversionResult) -> None:
 
 
 def _list_outputs(options: argparse.Namespace) -> int:
+    from tfthaw.conversion.from_code import traced_artifact  # only here: it knows of runtimes
+
     opened: AbstractContextManager[Artifact] = (
         open_artifact(options.source) if options.code is None
         else traced_artifact(Options(to="graph-def", code=options.code, input=options.input))

@@ -9,8 +9,6 @@ from tfthaw import proto
 from tfthaw.conversion.options import Options
 from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Model
-from tfthaw.passes.older_versions import for_version
-from tfthaw.passes.strip_attrs import strip_attrs
 from tfthaw.serde.described_ops import described_ops
 
 
@@ -30,6 +28,9 @@ def bridge(model: Model, options: Options, fetched: Iterable[TensorName]) -> tup
     """
     if options.for_tf is None and not options.strip_attrs:
         return model, []
+    from tfthaw.passes.older_versions import for_version  # only here: they know much, and most graphs need neither
+    from tfthaw.passes.strip_attrs import strip_attrs
+
     described = described_ops(model.opaque or b"", model.payloads)
     notes: list[str] = []
     if options.for_tf is not None:

@@ -236,16 +236,14 @@ def values_of_variables(
 ) -> dict[str, Tensor]:
     """Return values under the names of variables, and those that fill none under their own keys.
 
+    A key that is called like a variable and was not found to be its value is left out: nobody shall take it for that.
+
     Args:
         names: variable's node -> its name.
         matches: variable's node -> its key.
         tensors: The values by key.
     """
     given = {names[node]: tensors[key] for node, key in matches.keys.items() if node in names}
-    taken = set(matches.keys.values())
-    others = {
-        key: tensor
-        for key, tensor in tensors.items()
-        if key not in taken and key not in given and key != OBJECT_GRAPH_KEY
-    }
+    left_out = {*matches.keys.values(), *names.values(), OBJECT_GRAPH_KEY}
+    others = {key: tensor for key, tensor in tensors.items() if key not in left_out}
     return {**given, **others}

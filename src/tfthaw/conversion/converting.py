@@ -13,26 +13,14 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfthaw._new_files import refuse_existing
 from tfthaw.conversion.bridging import bridge
-from tfthaw.conversion.code_values import CheckpointValues, code_weights, named_by_objects
 from tfthaw.conversion.freezing import freeze_prepared
-from tfthaw.conversion.from_code import (
-    CodeSource,
-    code_model,
-    drop_idle_state,
-    graph_options,
-    is_live,
-    open_code,
-    with_values,
-)
-from tfthaw.conversion.keras import checkpoint_tensors, keras_contents, keras_structure
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, input_specs, prepare
 from tfthaw.conversion.result import ConversionResult, Verified
-from tfthaw.conversion.tf2_saved_model import to_tf2
 from tfthaw.conversion.unfed import refuse_unfed
 from tfthaw.conversion.weights import select_weights
 from tfthaw.conversion.whole_saved_model import (
@@ -45,7 +33,6 @@ from tfthaw.conversion.with_saver import keeps_whole_graph, with_current_saver, 
 from tfthaw.errors import UnsupportedError, UsageError, naming
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
-from tfthaw.export.keras import write_keras
 from tfthaw.export.meta_graph import meta_name, write_meta_graph
 from tfthaw.export.saved_model import write_saved_model
 from tfthaw.export.weights import write_checkpoint, write_weights_file
@@ -62,6 +49,9 @@ from tfthaw.tensors import Tensor
 from tfthaw.verify.proofs import OutputProof, WeightProof, joined
 from tfthaw.verify.risks import reaching_ops
 from tfthaw.verify.weights import EarlyComparison, graph_constants, require_same
+
+if TYPE_CHECKING:
+    from tfthaw.conversion.from_code import CodeSource
 
 
 @dataclass
@@ -152,8 +142,10 @@ def convert(
     chosen = _with_source(Options(to=to, **options), source)
     with EarlyComparison() as early, ExitStack() as opened:
         code = None
-        if chosen.code is not None or is_live(source):
+        if chosen.code is not None or _is_live(source):
             refuse_existing([_first_file(chosen, destination)], chosen.overwrite)  # before the code has to run
+            from tfthaw.conversion.from_code import open_code
+
             code = opened.enter_context(open_code(source, chosen))
             artifact = code.artifact
             opened.enter_context(naming(code.name))
@@ -179,6 +171,11 @@ def convert(
     )
 
 
+def _is_live(source: Any) -> bool:
+    """Whether a source is a live object and not the path of an artifact."""
+    return source is not None and not isinstance(source, (str, os.PathLike))
+
+
 def _with_source(options: Options, source: Any) -> Options:
     """Return the options with the checkpoint that stands in the place of the source.
 
@@ -188,10 +185,10 @@ def _with_source(options: Options, source: Any) -> Options:
     if options.code is None:
         if source is None:
             raise UsageError("nothing says what to convert", hint="give an artifact, a live model, or code")
-        if options.input and not is_live(source):
+        if options.input and not _is_live(source):
             raise UsageError("--input declares what code takes; an artifact says that itself")
         return options
-    if is_live(source):
+    if _is_live(source):
         raise UsageError("a live object and code: give one of them")
     if source is None:
         return options
@@ -235,6 +232,9 @@ def _write_graph_format(job: _Job) -> None:
 
 def _write_traced(job: _Job, code: CodeSource) -> None:
     """Write the traced graph of code, with the values of a checkpoint."""
+    from tfthaw.conversion.code_values import CheckpointValues
+    from tfthaw.conversion.from_code import code_model, drop_idle_state, graph_options, with_values
+
     options = job.options
     values = None
     if options.checkpoint is not None:
@@ -266,6 +266,8 @@ def _write_prepared(job: _Job, prepared: Prepared) -> None:
         job.constants = graph_constants(model.graph)
         job.files = write_graph(model, job.destination, job.delivery({}))
     elif options.to == "saved-model" and options.style == "v2":
+        from tfthaw.conversion.tf2_saved_model import to_tf2
+
         written = to_tf2(prepared, job.artifact.objects(options.tags) if job.code is None else None)
         job.signatures = written.model.signatures
         tensors = {**written.variables, OBJECT_GRAPH_KEY: written.object_graph}
@@ -339,6 +341,9 @@ def _write_whole_saved_model(job: _Job, model: Model) -> None:
 
 def _write_weights(job: _Job) -> None:
     """Write a format that carries weights alone."""
+    from tfthaw.conversion.code_values import CheckpointValues, code_weights, named_by_objects
+    from tfthaw.conversion.keras import checkpoint_tensors, keras_contents, keras_structure
+
     if job.code is not None:
         if job.options.checkpoint is None:
             raise UsageError("no checkpoint gives the values", hint="give it with --checkpoint")
@@ -347,6 +352,8 @@ def _write_weights(job: _Job) -> None:
         _write_tensors(job, code_weights(job.code.live.traced.objects, checkpoint, job.options, job.notes), {})
         return
     if job.options.to in KERAS_FORMATS:
+        from tfthaw.export.keras import write_keras
+
         contents = keras_contents(job.artifact, job.destination, job.options, job.notes)
         job.files = write_keras(contents, job.destination, job.delivery(contents.tensors))
         return

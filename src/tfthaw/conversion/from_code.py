@@ -7,7 +7,6 @@ and the conversion is that of any graph whose values lie beside it.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,11 +46,6 @@ class CodeSource:
     name: str
     matches: LiveMatches | None = None
     notes: list[str] = field(default_factory=list)
-
-
-def is_live(source: Any) -> bool:
-    """Whether a source is a live object and not the path of an artifact."""
-    return source is not None and not isinstance(source, (str, os.PathLike))
 
 
 @contextmanager
