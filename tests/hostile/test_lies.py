@@ -101,14 +101,26 @@ def test_two_variables_of_one_shared_name_are_not_mixed_up(make, tmp_path):
         freeze(make(share, {"same": W}), tmp_path)
 
 
-@pytest.mark.parametrize("to", ["saved-model", "frozen-graph"])
-def test_two_outputs_that_would_have_one_name_are_refused(make, tmp_path, to):
-    def name_alike(graph):
-        add(graph, "a/b", "Identity", "softmax", T=F)
-        add(graph, "a_b", "Identity", "logits", T=F)
+def name_alike(graph):
+    add(graph, "a/b", "Identity", "softmax", T=F)
+    add(graph, "a_b", "Identity", "logits", T=F)
 
+
+@pytest.mark.parametrize("to", ["saved-model", "meta-graph"])
+def test_two_outputs_that_would_have_one_name_are_refused(make, tmp_path, to):
     with pytest.raises(UsageError, match="would both be 'a_b'"):
         tfthaw.convert(make(name_alike), tmp_path / "out", to=to, outputs=["a/b", "a_b"], verify="weights")
+
+
+def test_a_frozen_graph_has_no_signature_in_which_names_could_meet(make, tmp_path):
+    given = {"outputs": ["a/b", "a_b"], "verify": "weights"}
+    result = tfthaw.convert(make(name_alike), tmp_path / "out.pb", to="frozen-graph", **given)
+
+    assert result.outputs == {"a/b": "a/b:0", "a_b": "a_b:0"}
+    with tfthaw.open(tmp_path / "out.pb") as frozen:
+        nodes = {node.name: node for node in frozen.model().graph.nodes}
+    assert nodes["a/b"].inputs == ["softmax"]
+    assert nodes["a_b"].inputs == ["logits"]
 
 
 def test_an_output_given_twice_is_one_output(make, tmp_path):
