@@ -149,7 +149,7 @@ def drop_idle_state(prepared: Prepared) -> None:
     left = {item.node for item in needed_variables(prepared)}
     gone = [node for node in variables if node not in left]
     if gone:
-        prepared.notes.append(f"no output needs {', '.join(gone)}, which the checkpoint does not have; it is left out")
+        prepared.notes.append(f"left out, since no output needs it and the checkpoint lacks it: {', '.join(gone)}")
 
 
 def with_values(source: CodeSource, model: Model, values: CheckpointValues | None) -> Model:
