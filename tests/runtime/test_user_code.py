@@ -146,6 +146,11 @@ class TestWhatIsWrong:
         with pytest.raises(NotFoundError, match=r"Net has no 'cal'; near names: call"):
             load_code("train.py:Net.cal")
 
+    def test_objects_that_can_be_called_are_near_too(self, folder):
+        write(folder, train="from functools import partial\nmodel = partial(int, 3)")
+        with pytest.raises(NotFoundError, match=r"the module has no 'modle'; near names: model$"):
+            load_code("train.py:modle")
+
     def test_a_syntax_error_names_its_line(self, folder):
         write(folder, train="x = 1\ndef build(:\n  pass")
         with pytest.raises(UsageError, match=r"^train.py: line 2 \(`def build\(:`\): the file is not Python: "):

@@ -17,6 +17,7 @@ import contextlib
 import difflib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -260,13 +261,18 @@ def _attribute(module: ModuleType, names: list[str], path: str) -> Any:
 
 
 def _callables(module: ModuleType) -> list[str]:
-    """Return the public names of a module that could build a model, those that it defines itself."""
+    """Return the public names of a module that could build a model or be one: what it defines itself, and objects."""
     return [
         name
         for name, value in vars(module).items()
         if not name.startswith("_") and callable(value)
-        and getattr(value, "__module__", module.__name__) == module.__name__
+        and (_is_object(value) or getattr(value, "__module__", module.__name__) == module.__name__)
     ]  # fmt: skip
+
+
+def _is_object(value: Any) -> bool:
+    """Whether a callable is neither a function nor a class: a model, perhaps."""
+    return not inspect.isclass(value) and not inspect.isroutine(value)
 
 
 def _names_in_source(path: str) -> list[str]:
