@@ -10,7 +10,7 @@ from tfthaw.dtypes import DType
 from tfthaw.errors import RestoreError
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.live_objects import LiveObject, LiveObjects, LiveVariable
-from tfthaw.ir.object_graph import VALUE_KEY
+from tfthaw.ir.object_graph import VALUE_KEY, Child
 from tfthaw.restore.keras_layouts import locate_legacy
 from tfthaw.restore.live_keras_files import match_keras_file
 from tfthaw.restore.live_variables import match_live
@@ -56,6 +56,42 @@ class TestPathsAndNames:
         with pytest.raises(RestoreError, match="changed places") as caught:
             match(listed("a", "b", "c"), trained("b", "c", "a"))
         assert len(caught.value.mismatched) == 3
+
+
+def in_a_list(*names):
+    """Return a model of Keras 3 whose layers are in a list, where no checkpoint has them."""
+    every = [variable(name, f"m/{name}/kernel") for name in names]
+    places = {str(number): place for number, place in enumerate(range(2, 2 + len(every)))}
+    return LiveObjects([LiveObject(other_children={"_trainable_variables": 1}), LiveObject(other_children=places),
+                        *every], keras=3)  # fmt: skip
+
+
+def in_the_optimizer(*names, elsewhere=False):
+    """Return a checkpoint whose optimizer lists what it trained."""
+    every = {str(number): (name, 2) for number, name in enumerate(names)}
+    graph, values = stored({"optimizer": {"_trainable_variables": every}, "model": {}})
+    if elsewhere:
+        first = graph.nodes[2].children[0].node
+        model = next(child.node for child in graph.nodes[0].children if child.name == "model")
+        graph.nodes[model].children = [Child(first, "hidden")]
+    return graph, values
+
+
+class TestOrderOfTraining:
+    @pytest.mark.parametrize("names", [("x/a/kernel", "x/b/kernel"), ("other/a_3/kernel", "other/b/kernel"),
+                                       ("a/kernel", "b/kernel")])  # fmt: skip
+    def test_it_counts_where_layers_have_the_same_names(self, names):
+        found = match(in_a_list("a", "b"), in_the_optimizer(*names))
+        assert found.reasons == {"a": "trained", "b": "trained"}
+        assert found.keys["b"] == f"optimizer/_trainable_variables/1{VALUE_KEY}"
+
+    def test_layers_of_other_names_are_refused(self):
+        with pytest.raises(RestoreError, match="a/kernel is at the place of 'x/b/kernel' .* other names") as caught:
+            match(in_a_list("a", "b"), in_the_optimizer("x/b/kernel", "x/a/kernel"))
+        assert len(caught.value.mismatched) == 2
+
+    def test_what_has_a_place_among_the_objects_is_not_found_by_order(self):
+        assert not match(in_a_list("a", "b"), in_the_optimizer("s/a/kernel", "s/b/kernel", elsewhere=True)).keys
 
 
 class TestMaps:

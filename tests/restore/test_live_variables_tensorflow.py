@@ -122,9 +122,12 @@ def test_after_fit(tf, tmp_path, generation):
         live.fit(np.ones((8, 4), "float32"), np.ones((8, 4), "float32"), verbose=0)
     path = tf.train.Checkpoint(model=live, optimizer=live.optimizer).save(str(tmp_path / "ckpt"))
     for other in (3, 2):
-        matches = require_trained(path, live_models.built(tf, "sequential", other), live.get_weights())
+        again = live_models.built(tf, "sequential", other)
+        matches = require_trained(path, again, live.get_weights())
         assert matches.root == "model"
         assert not matches.unused
+        again.compile("adam", "mse")
+        assert not require_trained(path, again, live.get_weights()).unused
 
 
 @pytest.mark.parametrize("generation", [3, 2])

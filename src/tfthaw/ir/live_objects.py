@@ -95,6 +95,17 @@ class LiveObjects:
         """Return every variable, those of objects first."""
         return [item.variable for item in self.nodes if item.variable is not None] + self.loose
 
+    def model_places(self, start: int = 0) -> dict[int, None]:
+        """Return the positions of all that is below an object, apart from what only training needs; nearest first."""
+        found = {start: None} if self.nodes else {}
+        for place in (waiting := list(found)):
+            item = self.nodes[place]
+            for name, child in (*item.children.items(), *item.other_children.items()):
+                if name not in ASIDE and child not in found:
+                    found[child] = None
+                    waiting.append(child)
+        return found
+
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON takes it."""
         return {

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfthaw.errors import UnsupportedError
-from tfthaw.ir.live_objects import ASIDE, LiveObjects, LiveVariable
+from tfthaw.ir.live_objects import LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, Child, SerializedTensor, TrackableObject, TrackableObjectGraph
 from tfthaw.ir.object_tree import escaped
 from tfthaw.restore.keras_objects import SAVE_COUNTER_KEY
@@ -140,14 +140,5 @@ def _require_unique(names: Iterable[tuple[str, str]]) -> None:
 
 def model_variables(objects: LiveObjects) -> dict[int, LiveVariable]:
     """Return the variables of live objects without what only training needs: object's position -> variable."""
-    found: dict[int, LiveVariable] = {}
-    seen, pending = {0}, [0] if objects.nodes else []
-    for place in pending:
-        item = objects.nodes[place]
-        if item.variable is not None:
-            found[place] = item.variable
-        for name, child in (*item.children.items(), *item.other_children.items()):
-            if name not in ASIDE and child not in seen:
-                seen.add(child)
-                pending.append(child)
-    return found
+    return {place: variable for place in objects.model_places()
+            if (variable := objects.nodes[place].variable) is not None}  # fmt: skip

@@ -116,6 +116,12 @@ def without_numbers(name: str) -> str:
     return "/".join(_NUMBER.sub("", part) for part in name.split("/"))
 
 
+def within_model(name: str) -> str:
+    """Return a name without numbers, and without the model in front of a layer's name."""
+    parts = without_numbers(name).split("/")
+    return "/".join(parts[1:] if len(parts) > 2 else parts)
+
+
 def _are_alike(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and one.shape == other.shape and one.dtype is other.dtype
 

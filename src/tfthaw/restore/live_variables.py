@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from tfthaw.errors import NotFoundError, RestoreError
 from tfthaw.ir.live_objects import TRAINED, LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
-from tfthaw.restore.live_name_keys import drifted_names, keys_by_names, without_numbers
+from tfthaw.restore.live_name_keys import drifted_names, keys_by_names, within_model, without_numbers
 from tfthaw.restore.live_walk import StoredView, Walked, only_stored, walk_together
 from tfthaw.tensors import Tensor
 
@@ -284,7 +284,7 @@ class _Matcher:
 
         Checkpoints of Keras 3 leave out layers in lists; the optimizer has their variables nevertheless. The order
         counts where each of its variables has the shape and the last name of the live one, and no other evidence speaks
-        against it.
+        against it: a layer of another name, or a place among the objects, which is no place of these variables.
         """
         top = self._objects.nodes[0] if self._objects.nodes else None
         place = top.other_children.get(TRAINED) if top is not None else None
@@ -293,17 +293,23 @@ class _Matcher:
         listed = self._objects.nodes[place].other_children
         places = [listed[str(number)] for number in range(len(listed))]
         names = {key: name for _, key, name in view.stored_variables()}
+        elsewhere = view.keys_of_objects()
         for keys in view.trained_lists():
             pairs = list(zip(places, keys, strict=False))
+            fresh = [(each, key) for each, key in pairs if self._id(each) not in self._found.keys]
             if len(keys) != len(places) or not all(self._is_likely(each, key, names[key]) for each, key in pairs):
                 continue
-            taken = 0
-            for each, key in pairs:
-                if self._id(each) not in self._found.keys:
-                    self._take(self._id(each), key, "trained")
-                    taken += 1
-            if taken:
-                self._found.notes.append(f"{taken} variables are in the checkpoint only in a list of what was "
+            if any(key in elsewhere for _, key in fresh):
+                continue
+            strange = [(each, key) for each, key in fresh if not self._is_called_alike(each, names[key])]
+            if strange:
+                self._problems += [f"order: {self._label(each)} is at the place of {names[key]!r} in the list of what "
+                                   "was trained: the layers have other names" for each, key in strange]  # fmt: skip
+                return
+            for each, key in fresh:
+                self._take(self._id(each), key, "trained")
+            if fresh:
+                self._found.notes.append(f"{len(fresh)} variables are in the checkpoint only in a list of what was "
                                          "trained; they were found by their order there")  # fmt: skip
             return
 
@@ -312,6 +318,16 @@ class _Matcher:
         if variable is None or self._found.keys.get(self._id(place), key) != key or not self._fits(variable, key):
             return False
         return name.rpartition("/")[2] in {each.rpartition("/")[2] for each in variable.names}
+
+    def _is_called_alike(self, place: int, name: str) -> bool:
+        """Whether a variable's layer has the name that the checkpoint says, numbers and the outermost model apart."""
+        variable = self._objects.nodes[place].variable
+        names = variable.names if variable is not None else ()
+        return within_model(name) in {within_model(each) for each in names}
+
+    def _label(self, place: int) -> str:
+        variable = self._objects.nodes[place].variable
+        return label(variable) if variable is not None else self._id(place)
 
     def result(self) -> LiveMatches:
         """Return what was found.

@@ -29,6 +29,7 @@ INNER = "_functional"
 _NUMBERED = "layer_with_weights-"
 _SECOND_COPY = "_all_variables/"  # where `model.export` of Keras 3 saves all values once more
 _TRAINED_LISTS = (TRAINED, "trainable_variables")
+_VARIABLE_LISTS = frozenset({*_TRAINED_LISTS, "_variables", "variables", "non_trainable_variables", "_all_variables"})
 _LAYER_LISTS = ("_operations", "_layers")
 _MOST_PARTNERS = 8  # an object has one place in a checkpoint, or a few where the checkpoint holds it twice
 
@@ -128,6 +129,19 @@ class StoredView(ObjectView):
             if key is not None and not key.startswith(_SECOND_COPY):
                 yield node, key, self.name(node)
 
+    def keys_of_objects(self) -> set[str]:
+        """Return the keys of the variables that have a place in an object, not in a list of variables alone."""
+        pending = [0] if self._count else []
+        seen, keys = set(pending), set()
+        for node in pending:
+            key = self.key(node)
+            keys.update([key] if key is not None else [])
+            fresh = {child: None for name, child in self.children(node).items()
+                     if name not in _VARIABLE_LISTS and name not in ASIDE and child not in seen}  # fmt: skip
+            seen.update(fresh)
+            pending += fresh
+        return keys
+
     def trained_lists(self) -> list[list[str]]:
         """Return the keys that optimizers and exports of Keras 3 list as trained, each list in its order."""
         lists: dict[int, None] = {}
@@ -194,8 +208,9 @@ def only_stored(objects: LiveObjects, view: StoredView, walked: Walked) -> list[
     """
     found = {node for nodes in walked.partners.values() for node in nodes}
     others: dict[int, None] = {}
+    own = objects.model_places(walked.start)
     for place, nodes in walked.partners.items():
-        if not _has_variables(objects, place):
+        if place not in own or not _has_variables(objects, place):
             continue
         for node in nodes:
             layers = view.numbered(node)
