@@ -17,7 +17,7 @@ from tfthaw.ir.input_specs import parse_inputs
 from tfthaw.runtime import code_process
 from tfthaw.runtime.code_process import CodeProcess
 from tfthaw.runtime.endpoints import Request
-from tfthaw.runtime.isolated import Run
+from tfthaw.runtime.isolated import Run, run_isolated
 from tfthaw.tensors import ArrayTensor
 
 pytestmark = pytest.mark.tf
@@ -50,6 +50,23 @@ CODE = """
     def waits():
         import time
         print("waiting", os.getpid(), flush=True)
+        time.sleep(600)
+
+    def keeps_the_interpreter():
+        import re
+        print("waiting", os.getpid(), flush=True)
+        re.match("(a|a)*b", "a" * 60)  # no other thread runs meanwhile
+
+    def starts_another():
+        import subprocess
+        another = subprocess.Popen(["sleep", "600"])
+        print("waiting", os.getpid(), another.pid, flush=True)
+        raise ValueError("none")
+
+    def starts_another_and_waits():
+        import subprocess, time
+        another = subprocess.Popen(["sleep", "600"])
+        print("waiting", os.getpid(), another.pid, flush=True)
         time.sleep(600)
 """
 
@@ -121,14 +138,14 @@ def test_a_process_that_dies_is_told(code, monkeypatch, tmp_path, script, said):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
-    monkeypatch.setattr(code_process.sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(python))
     with started("train.py:build") as live, pytest.raises(RuntimeFailure, match=said):
         assert live.traced
 
 
 @pytest.mark.parametrize("spec", ["train.py", "trian.py:build"])
 def test_nothing_is_started_for_a_spec_that_is_none(code, monkeypatch, spec):
-    monkeypatch.setattr(code_process.subprocess, "Popen", None)
+    monkeypatch.setattr(subprocess, "Popen", None)
     with pytest.raises((UsageError, NotFoundError)):
         started(spec)
 
@@ -142,19 +159,72 @@ class TestWhoEnds:
     )
 
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-    def test_the_child_ends_with_its_parent(self, code, how):
-        with subprocess.Popen([sys.executable, "-c", self.PARENT], stderr=subprocess.PIPE, text=True) as parent:
-            for line in parent.stderr:
-                if line.startswith("waiting"):
-                    break
-            child = int(line.split()[1])
-            assert is_running(child)
+    @pytest.mark.parametrize("name", ["waits", "keeps_the_interpreter"])
+    def test_the_child_ends_with_its_parent(self, code, name, how):
+        command = [sys.executable, "-c", self.PARENT.replace("waits", name)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+            (child,) = announced(parent)
             parent.send_signal(how)
             parent.wait(20)
-        until = time.monotonic() + 20
-        while is_running(child) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert not is_running(child)
+        require_ended(child)
+
+    @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, None])
+    def test_what_the_code_started_ends_with_the_command(self, code, how, tmp_path, monkeypatch):
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+        (tmp_path / "temporary").mkdir()
+        command = [sys.executable, "-m", "tfthaw", "convert", str(demo.DIRECTORY / "model.ckpt-1000"), "out/frozen.pb",
+                   "--to", "frozen-graph", "--code", "train.py:starts_another" if how is None else
+                   "train.py:starts_another_and_waits"]  # fmt: skip
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+            started = announced(parent)
+            if how is not None:
+                parent.send_signal(how)
+            assert parent.wait(60) == (2 if how is None else 128 + how)
+            said = parent.stderr.read()
+        for process in started:
+            require_ended(process)
+        assert "Traceback" not in said
+        assert not list((tmp_path / "temporary").iterdir())
+        assert not Path("out").exists() or not list(Path("out").iterdir())
+
+
+def announced(parent):
+    """Return the processes that the user's code says are there."""
+    for line in parent.stderr:
+        if line.startswith("waiting"):
+            found = [int(word) for word in line.split()[1:]]
+            assert all(map(is_running, found))
+            return found
+    raise AssertionError("it said nothing")
+
+
+def require_ended(process):
+    until = time.monotonic() + 20
+    while is_running(process) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_running(process)
+
+
+class TestWhatIsBesideTheCode:
+    """Files of the user's that are called like modules of Python."""
+
+    @pytest.mark.parametrize("name", ["random", "json", "queue", "types", "numpy", "tfthaw"])
+    def test_they_are_not_taken_for_those(self, code, name):
+        (code.parent / f"{name}.py").write_text("open('taken', 'w').close()\nprint('taken')\nX = 1\n")
+        with started("train.py:build") as live:
+            assert live.traced
+        assert not Path("taken").exists()
+
+    def test_nor_where_artifacts_are_run(self, code):
+        (code.parent / "random.py").write_text("open('taken', 'w').close()")
+        images = np.zeros((2, 8, 8, 1), "f4")
+        assert run_isolated([[Run(demo.META_GRAPH, {"images:0": images}, ["probabilities:0"])]]).runtime
+        assert not Path("taken").exists()
+
+    def test_the_code_may_be_called_so_itself(self, code):
+        code.rename(code.with_name("json.py"))
+        with started("json.py:build") as live:
+            assert live.traced
 
 
 class TestStartingAnew:

@@ -1,5 +1,7 @@
 """Running artifacts in a process of their own."""
 
+import sys
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -53,6 +55,6 @@ def test_a_process_that_takes_too_long_is_ended():
 
 
 def test_a_process_that_dies_is_told(monkeypatch):
-    monkeypatch.setattr(isolated.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeFailure, match="ended with status 1"):
         run_isolated([[Run(demo.META_GRAPH, {}, [])]])

@@ -8,10 +8,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import NoReturn
 
@@ -51,6 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # numpy starts a thread for each processor when it is imported, for linear algebra of which there is none here
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with _ending_cleanly():
+            return _run(given)
+    except KeyboardInterrupt:
+        print("tfthaw: interrupted; nothing was left half-written", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except _Ended as ended:
+        return 128 + ended.number
+
+
+def _run(given: list[str]) -> int:
+    """Parse arguments, run the subcommand, and print what goes wrong."""
     parser = _parser(given)
     options = parser.parse_args(given)
     if options.command is None:
@@ -71,9 +86,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"tfthaw: {error}", file=sys.stderr)
         return EXIT_NO if isinstance(error, (VerificationError, RestoreError)) else EXIT_FAILED
-    except KeyboardInterrupt:
-        print("tfthaw: interrupted; nothing was left half-written", file=sys.stderr)
-        return 130
+
+
+class _Ended(BaseException):
+    """The process was asked to end; files and processes of ours are put away on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """Let the signals that end a process end it as Ctrl-C does, which leaves nothing behind."""
+
+    def end(number: int, _frame: object) -> None:
+        raise _Ended(number)
+
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    former = {number: signal.signal(number, end) for number in numbers
+              if signal.getsignal(number) is signal.SIG_DFL}  # fmt: skip
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _module(command: str) -> ModuleType:

@@ -49,12 +49,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
     requests, answers = _private_pipes()
     waiting = _requests(requests)
-    with contextlib.suppress(ValueError):  # the folder that `python -m` puts there is no affair of ours
-        sys.path.remove(os.getcwd())
     child = _Child()
     while True:
         answer = child.answer(waiting.get())
-        sys.stdout.flush()
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # the code may have closed it or taken it away
+            sys.stdout.flush()
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
@@ -76,9 +75,11 @@ def _requests(pipe: IO[bytes]) -> queue.SimpleQueue[dict[str, Any]]:
     waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in pipe:
-            waiting.put(json.loads(line))
-        os._exit(0)  # TensorFlow takes a while to put its things in order, and nobody needs it
+        try:
+            for line in pipe:
+                waiting.put(json.loads(line))
+        finally:
+            os._exit(0)  # TensorFlow takes a while to put its things in order, and nobody needs it
 
     threading.Thread(target=read, daemon=True).start()
     return waiting
@@ -237,6 +238,3 @@ def _needs(error: BaseException, request: Mapping[str, Any]) -> str | None:
         seen = seen.__cause__ or seen.__context__
     return None
 
-
-if __name__ == "__main__":
-    main()

@@ -28,6 +28,7 @@ from typing import IO, Any
 import numpy as np
 
 from tfthaw.errors import RuntimeFailure, TfthawError
+from tfthaw.runtime import child_processes
 from tfthaw.runtime.code_messages import error_from_json, place_json, request_json, traced_from_json
 from tfthaw.runtime.endpoints import Request
 from tfthaw.runtime.explain import LEGACY_KERAS as LEGACY_KERAS_VARIABLE
@@ -64,6 +65,7 @@ class CodeProcess:
         self._request = request
         self._run_seconds = run_seconds
         self._folder = tempfile.TemporaryDirectory(prefix="tfthaw-code-")
+        self._temporary = tempfile.mkdtemp(dir=self._folder.name)  # AutoGraph leaves files, and so may the user's code
         self._traced: Traced | None = None
         self._runs = 0
         self._child = self._started()
@@ -139,7 +141,8 @@ class CodeProcess:
 
     def _started(self, variables: Mapping[str, str] | None = None, *, graph_mode: bool = False) -> _Child:
         """Start a child and ask it to trace."""
-        child = _Child(self._code, {**os.environ, "KERAS_BACKEND": "tensorflow", **(variables or {})})
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TMPDIR": self._temporary, **(variables or {})}
+        child = _Child(self._code, environment)
         child.send({
             "do": "trace", "code": self._code, "request": request_json(self._request), "folder": self._folder.name,
             "graph_mode": graph_mode, "paths": [os.path.abspath(folder) for folder in sys.path if folder],
@@ -177,9 +180,8 @@ class _Child:
 
     def __init__(self, code: str, environment: Mapping[str, str]) -> None:
         self._code = code
-        command = [sys.executable, "-m", "tfthaw.runtime.code_child"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(environment)
+        self._process = child_processes.start(
+            "tfthaw.runtime.code_child", environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._reader = threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True)
@@ -220,19 +222,19 @@ class _Child:
                 continue
             if not line:
                 raise self._crash()
-            document: dict[str, Any] = json.loads(line)
+            try:
+                document: dict[str, Any] = json.loads(line)
+            except ValueError:  # what Python's own start prints, such as a `sitecustomize` of the user's
+                sys.stderr.buffer.write(line)
+                continue
             return document
 
     def end(self, *, at_once: bool = False) -> None:
-        """End the child, which ends by itself when its pipe is closed."""
+        """End the child, which ends by itself when its pipe is closed, and what it started."""
         with contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
-        try:
-            self._process.wait(0 if at_once else _CLOSING_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        child_processes.end(self._process, after_seconds=0.0 if at_once else _CLOSING_SECONDS)
         self._reader.join(_CLOSING_SECONDS)
         if self._process.stdout is not None and not self._reader.is_alive():
             self._process.stdout.close()
@@ -246,7 +248,8 @@ class _Child:
 
     def _crash(self) -> RuntimeFailure:
         """Return the error that says how the child ended."""
-        status = self._process.wait()
+        child_processes.end(self._process, after_seconds=_CLOSING_SECONDS)
+        status = self._process.returncode
         if status >= 0:
             return RuntimeFailure(
                 f"the code ended its process (status {status}), as os._exit() does", path=self._code,

@@ -1,6 +1,6 @@
 """Run artifacts in a process of their own: a graph is a program, and one that crashes or hangs must not take us along.
 
-`run_isolated` hands the runs to `python -m tfthaw.runtime.isolated DIRECTORY`, which leaves the outputs there. What
+`run_isolated` hands the runs to `main` of this module in another process, which leaves the outputs in a directory. What
 passes between the two is JSON and plain arrays, never pickles: the child has run a graph that nobody vouches for.
 
     DIRECTORY/request.json     attempts, each a list of runs: path, tags, inputs (tensor -> array's name), outputs
@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from tfthaw.errors import MissingDependencyError, RuntimeFailure, TfthawError
+from tfthaw.runtime.child_processes import end, start
 from tfthaw.tensors import Array
 
 SECONDS = 120.0
@@ -78,14 +78,16 @@ def run_isolated(attempts: Sequence[Sequence[Run]], *, seconds: float = SECONDS)
         folder = Path(name)
         path = attempts[0][0].path
         write_request(folder, attempts)
-        command = [sys.executable, "-m", __name__, name]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise RuntimeFailure(f"it was still running after {seconds:.0f} s and was ended", path=path) from error
+        with start(__name__, name, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            try:
+                _, printed = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired as error:
+                raise RuntimeFailure(f"it was still running after {seconds:.0f} s and was ended", path=path) from error
+            finally:
+                end(process)
         if not (folder / _ANSWER).is_file():
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            how = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
+            said = printed.decode(errors="replace").strip().splitlines()
+            how = f"signal {-process.returncode}" if process.returncode < 0 else f"status {process.returncode}"
             raise RuntimeFailure(
                 f"the process that ran it ended with {how}{': ' + said[-1][:300] if said else ''}", path=path
             )
@@ -158,6 +160,11 @@ def unpacked(arrays: Any, name: str) -> Array:
     return plain
 
 
+def main(directory: str) -> None:
+    """Be the process that carries out the runs of a directory."""
+    carry_out(directory)
+
+
 def carry_out(directory: str | os.PathLike[str]) -> None:
     """Carry out the runs that a directory asks for, in this process, and leave the answer there."""
     from tfthaw.runtime.tensorflow_runner import run_graph, runtime_name
@@ -189,7 +196,3 @@ def carry_out(directory: str | os.PathLike[str]) -> None:
         document = {"missing": error.message, "hint": error.hint}
     np.savez(folder / "outputs.npz", **arrays)  # type: ignore[arg-type]
     (folder / _ANSWER).write_text(json.dumps(document))
-
-
-if __name__ == "__main__":
-    carry_out(sys.argv[1])
