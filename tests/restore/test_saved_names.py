@@ -9,7 +9,7 @@ from graphs import constant, graph, node, variable
 from tfthaw import proto
 from tfthaw.conversion.converting import convert
 from tfthaw.ir.graph import GraphIndex
-from tfthaw.restore.saved_names import SavedAs, parse_slice_spec, saved_names
+from tfthaw.restore.saved_names import SavedAs, parse_slice_spec, saved_names, what_savers_say
 from tfthaw.serde.graphs import graph_from_proto
 
 
@@ -32,9 +32,9 @@ def test_slice_texts_come_back(spec):
 def test_an_empty_slice_text_is_no_slice():
     with_empty = graph(
         variable("w"), constant("p", "model"), constant("names", ["key"]), constant("slices", [""]),
-        node("r", "RestoreV2", "p", "names", "slices"), node("a", "Assign", "w", "r"),
+        node("r", "RestoreV2", "p", "names", "slices"), node("a", "Assign", "w", "r"), node("all", "NoOp", "^a"),
     )  # fmt: skip
-    found = saved_names(GraphIndex(with_empty.nodes))
+    found = saved_names(GraphIndex(with_empty.nodes), "all")
 
     assert found == {"w": SavedAs("key")}
     assert found["w"].spec == ""
@@ -58,9 +58,10 @@ def test_hostile_savers_say_nothing():
         node("e", "Assign", "w"),
         node("f", "Assign", "gone", "far"),
         node("g", "Assign", "w", "far"),
+        node("all", "NoOp", *(f"^{name}" for name in "abcdefg")),
     )
 
-    assert saved_names(GraphIndex(strange.nodes)) == {}
+    assert saved_names(GraphIndex(strange.nodes), "all") == {}
 
 
 def test_handles_in_circles_end():
@@ -68,7 +69,46 @@ def test_handles_in_circles_end():
         node("a", "Identity", "b"), node("b", "Identity", "a"), constant("c", 1.0), node("w", "Assign", "a", "c")
     )
 
-    assert saved_names(GraphIndex(circle.nodes)) == {}
+    assert saved_names(GraphIndex(circle.nodes), "w") == {}
+
+
+def saver_of(prefix, **keys):
+    """Return the nodes of a Saver; `keys`: variable -> checkpoint key."""
+    names, parts = [*keys.values()], range(len(keys))
+    return [
+        constant(f"{prefix}/p", "model"), constant(f"{prefix}/names", names), constant(f"{prefix}/s", [""] * len(keys)),
+        node(f"{prefix}/r", "RestoreV2", f"{prefix}/p", f"{prefix}/names", f"{prefix}/s"),
+        *(node(f"{prefix}/a{number}", "Assign", name, f"{prefix}/r:{number}") for number, name in enumerate(keys)),
+        node(f"{prefix}/restore_all", "NoOp", *(f"^{prefix}/a{number}" for number in parts)),
+    ]  # fmt: skip
+
+
+class TestWhichSaver:
+    """Several in one graph, and restore nodes that are none."""
+
+    def said(self, keys, *savers, restore_op=None, others=()):
+        nodes = [variable("v"), variable("w"), *(node for saver in savers for node in saver), *others]
+        found, is_writer = what_savers_say(GraphIndex(graph(*nodes).nodes), restore_op, keys)
+        return {name: [each.key for each in every] for name, every in found.items()}, is_writer
+
+    def test_the_one_that_is_named_is_the_only_one(self):
+        one, other = saver_of("save", v="a"), saver_of("save_1", v="v", w="w")
+        assert self.said(["a", "v", "w"], one, other, restore_op="save/restore_all") == ({"v": ["a"]}, True)
+        assert self.said(["v", "w"], one, other, restore_op="gone/restore_all:0")[0] == {"v": ["v"], "w": ["w"]}
+
+    def test_the_one_that_saves_just_these_keys_wrote_them(self):
+        savers = saver_of("save", v="a", w="b"), saver_of("save_1", v="v", w="w")
+        assert self.said(["a", "b"], *savers) == ({"v": ["a"], "w": ["b"]}, True)
+        assert self.said(["v", "w"], *savers) == ({"v": ["v"], "w": ["w"]}, True)
+
+    def test_else_all_whose_keys_are_there_may_have(self):
+        savers = saver_of("save", v="a", w="b"), saver_of("save_1", v="v", w="w"), saver_of("save_2", v="x")
+        assert self.said(["a", "b", "v", "w"], *savers) == ({"v": ["a", "v"], "w": ["b", "w"]}, False)
+
+    def test_initialisers_that_restore_are_no_savers(self):
+        warm = [each for each in saver_of("warm", v="other") if each.name != "warm/restore_all"]
+        start = node("init", "NoOp", "^warm/a0")
+        assert self.said(["other", "v"], others=[*warm, start]) == ({}, False)
 
 
 def names_of(tf, build, **options):
@@ -115,7 +155,7 @@ def test_the_saver_that_the_model_names_wins(tf, main):
         a, b = two_variables(tf, True)
         return [tf.compat.v1.train.Saver({"first": a, "b": b}), tf.compat.v1.train.Saver({"second": a})][main]
 
-    assert names_of(tf, build) == {"a": SavedAs(["first", "second"][main]), "b": SavedAs("b")}
+    assert names_of(tf, build) == [{"a": SavedAs("first"), "b": SavedAs("b")}, {"a": SavedAs("second")}][main]
 
 
 @pytest.mark.tf

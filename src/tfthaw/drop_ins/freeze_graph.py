@@ -43,7 +43,7 @@ from tfthaw.ir.types import count_of
 from tfthaw.ir.variables import VARIABLE_OPS, variable_name
 from tfthaw.limits import DEFAULT_LIMITS
 from tfthaw.passes.called_functions import called_function
-from tfthaw.restore.saved_names import saved_names
+from tfthaw.restore.saved_names import what_savers_say
 from tfthaw.serde.artifacts import open_artifact
 from tfthaw.tensors import Tensor
 from tfthaw.verify.proofs import OutputProof, WeightProof
@@ -244,8 +244,11 @@ def _exact_names(sources: Sources) -> dict[str, str]:
         return {}
     nodes, values = sources.model.graph.nodes, sources.model.values
     names = {node.name: node.name for node in nodes if node.op in VARIABLE_OPS and node.name in values}
-    saved = saved_names(GraphIndex(nodes)) if names else {}
-    others = [f"{name} ({saved[name].key})" for name in names if name in saved and saved[name].key not in (name, "")]
+    saved, is_writer = what_savers_say(GraphIndex(nodes), None, values)
+    if is_writer:
+        return {}
+    others = [f"{name} ({saved[name][0].key})" for name in names if name in saved
+              and name not in [said.key for said in saved[name]]]  # fmt: skip
     if others:
         said = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
         sources.notes.append(

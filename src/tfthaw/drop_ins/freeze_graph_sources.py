@@ -16,7 +16,6 @@ Source: the flags and messages of tensorflow/python/tools/freeze_graph.py of Ten
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,19 +23,15 @@ from dataclasses import dataclass, field, replace
 
 from tfthaw import proto
 from tfthaw._files import SourceFile
-from tfthaw.dtypes import DType
 from tfthaw.errors import FormatError, NotFoundError, UnsupportedError, UsageError
 from tfthaw.ir.graph import GraphIndex, TensorName
-from tfthaw.ir.model import Model, Saver
-from tfthaw.ir.nodes import Node
+from tfthaw.ir.model import Model
 from tfthaw.ir.object_graph import TrackableObjectGraph
 from tfthaw.ir.variables import VARIABLE_OPS, variable_name
 from tfthaw.proto.text import first_field, parse_text
 from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.serde.meta_graphs import saver_from_proto
 
-_RESTORE_ALL = re.compile(r"(.*/)?restore_all(_\d+)?")  # every Saver has called it so, always
-_RESTORE_OPS = ("RestoreV2", "RestoreSlice", "Restore")
 _MAX_SAVER_BYTES = 1 << 20  # a SaverDef is three names and a few numbers
 _YES = ("true", "t", "yes", "y", "1")
 _NO = ("false", "f", "no", "n", "0", "")
@@ -183,8 +178,6 @@ def open_sources(flags: FreezeFlags, opened: ExitStack) -> Sources:
         restore, nodes = TensorName.parse(model.saver.restore_op).node, GraphIndex(model.graph.nodes).nodes
         if restore not in nodes:
             raise NotFoundError.named("node", restore, nodes, path=artifact.path, where="restore op of --input_saver")
-    elif artifact.located.format == "graph-def":
-        model.saver = _writer(model)
     sources = Sources(artifact, model, flags.input_checkpoint, tags, notes=notes)
     sources.stored = _stored(values)
     return sources
@@ -214,31 +207,6 @@ def _stored(values: Artifact) -> TrackableObjectGraph | None:
     from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
 
     return read_stored_graph(checkpoint)
-
-
-def _writer(model: Model) -> Saver | None:
-    """Return the Saver of a GraphDef that wrote the model's values: the one that restores just their keys.
-
-    Other restore nodes in the graph may belong to anything, such as a warm start from another model.
-    """
-    index = GraphIndex(model.graph.nodes)
-    for node in model.graph.nodes:
-        if node.op != "NoOp" or not _RESTORE_ALL.fullmatch(node.name):
-            continue
-        restores = (index.nodes[name] for name in index.reach([node.name]))
-        keys = {key for each in restores if each.op in _RESTORE_OPS for key in _keys_of(index, each)}
-        if keys and keys == model.values.keys():
-            return Saver("", "", node.name)
-    return None
-
-
-def _keys_of(index: GraphIndex, restore: Node) -> list[str]:
-    """Return the keys that a node restores, where they are a constant."""
-    source = index.producer(restore.inputs[1]) if len(restore.inputs) > 1 else None
-    tensor = source.tensor() if source is not None and source.op == "Const" else None
-    if tensor is None or tensor.dtype is not DType.string:
-        return []
-    return [bytes(key).decode(errors="replace") for key in tensor.numpy().reshape(-1)]
 
 
 def _opened(path: str, what: str, opened: ExitStack) -> Artifact:

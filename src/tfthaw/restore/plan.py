@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tfthaw.errors import RestoreError, StructureError
 from tfthaw.ir.graph import Graph, GraphIndex
 from tfthaw.ir.variables import Variable, VariableDeclaration
-from tfthaw.restore.saved_names import SavedAs, saved_names
+from tfthaw.restore.saved_names import SavedAs, what_savers_say
 from tfthaw.tensors import Tensor, slice_tensor
 
 EMA_SUFFIX = "/ExponentialMovingAverage"
@@ -103,12 +103,17 @@ def plan_restore(
         objects: variable's node -> checkpoint key, as the object graphs of model and checkpoint say.
         path: The checkpoint, for errors.
     """
-    saved = saved_names(GraphIndex(graph.nodes), restore_op)
+    saved, is_writer = what_savers_say(GraphIndex(graph.nodes), restore_op, values.keys())
     given = {variable: key for key, variable in (renames or {}).items()}
     plan = Plan(path=path)
     for variable in variables:
-        said = saved.get(variable.node)
-        if said is not None and said.computed_by and not {variable.name, variable.node} & given.keys():
+        said = None
+        if not {variable.name, variable.node} & given.keys():
+            said, problem = _of_savers(variable, saved.get(variable.node, []), values, is_writer=is_writer)
+            if problem:
+                plan.mismatched.append(problem)
+                continue
+        if said is not None and said.computed_by:
             plan.mismatched.append(
                 f"value: {variable.name} is computed by {said.computed_by} from what the Saver restores; "
                 f"a map may say which key holds the value itself"
@@ -135,6 +140,26 @@ def plan_restore(
     used = {match.key for match in plan.matches.values()}
     plan.unused = [key for key in values if key not in used]
     return plan
+
+
+def _of_savers(
+    variable: Variable, said: Sequence[SavedAs], values: Mapping[str, Tensor], *, is_writer: bool
+) -> tuple[SavedAs | None, str | None]:
+    """Return what counts of what Savers say of a variable; or what is wrong, where they contradict each other.
+
+    A Saver of which nobody knows whether it wrote the checkpoint, and the variable's own name, are worth the same.
+    """
+    own = next((name for name in (variable.name, variable.node) if name in values), None)
+    keys = [each.key for each in said]
+    if not is_writer and own is not None and (not said or own in keys):
+        return None, None
+    others = " or ".join(map(repr, keys))
+    if not is_writer and own is not None:
+        return None, (f"saver: {variable.name} is {others} by a Saver of the graph, which did not write the checkpoint, "
+                      f"and {own!r} by its name; a map says which it is")  # fmt: skip
+    if len(said) > 1:
+        return None, f"saver: {variable.name} is {others} by different Savers of the graph; a map says which it is"
+    return (said[0] if said else None), None
 
 
 def _match(

@@ -3,12 +3,16 @@
 A Saver may save a variable under any key and save parts of variables, so the names of nodes are evidence and the
 restore nodes are proof: `Assign(variable, RestoreV2(prefix, names, slices):i)` says that names[i] fills the variable.
 
+They prove it of the checkpoints that this Saver writes. A graph may have several, and restore nodes that belong to no
+Saver: initialisers that start a training from another model's values.
+
 Source: io_ops.cc (Restore, RestoreSlice, RestoreV2), saver.py and checkpoint_ops.cc of TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from tfthaw.dtypes import DType
@@ -21,6 +25,7 @@ _RESTORE_OPS = frozenset({"RestoreV2", "RestoreSlice", "Restore"})
 V1_RESTORE_OPS = frozenset({"Restore", "RestoreSlice"})
 """Ops that read V1 checkpoints and no others."""
 
+_RESTORE_ALL = re.compile(r"(.*/)?restore_all(_\d+)?")  # every Saver has called it so, always
 _PASS_THROUGH = frozenset({"Identity", "Reshape", "Cast"})
 
 
@@ -52,34 +57,57 @@ class SavedAs:
         return " ".join([*map(str, self.full_shape), ":".join(extents)])
 
 
-def saved_names(index: GraphIndex, restore_op: str | None = None) -> dict[str, SavedAs]:
-    """Return under which key the graph's Saver restores each variable.
+def what_savers_say(
+    index: GraphIndex, restore_op: str | None, keys: Collection[str]
+) -> tuple[dict[str, list[SavedAs]], bool]:
+    """Return where the Savers of a graph say that the values of its variables are in a checkpoint.
 
     Args:
         index: The graph.
-        restore_op: The node that the Saver runs; with several Savers in one graph its entries win.
+        restore_op: The node that the Saver runs, where it is known which one wrote the checkpoint.
+        keys: The checkpoint's keys. Where no restore op is known, the Savers count that save just these; or else those
+            all of whose keys are there.
+
+    Returns:
+        variable's node -> where its value is, once for each Saver that says it otherwise; and whether it is known that
+        one of them wrote the checkpoint.
+    """
+    if restore_op and TensorName.parse(restore_op).node in index:
+        return {variable: [said] for variable, said in saved_names(index, restore_op).items()}, True
+    every = [saved_names(index, name) for name, node in index.nodes.items()
+             if node.op == "NoOp" and _RESTORE_ALL.fullmatch(name)]  # fmt: skip
+    there = set(keys)
+    wrote = [names for names in every if names and {said.key for said in names.values()} == there]
+    likely = wrote or [names for names in every if {said.key for said in names.values()} <= there]
+    result: dict[str, list[SavedAs]] = {}
+    for names in likely:
+        for variable, said in names.items():
+            if said not in result.setdefault(variable, []):
+                result[variable].append(said)
+    return result, bool(wrote)
+
+
+def saved_names(index: GraphIndex, restore_op: str) -> dict[str, SavedAs]:
+    """Return under which key a graph's Saver restores each variable.
+
+    Args:
+        index: The graph.
+        restore_op: The node that the Saver runs.
 
     Returns:
         variable's node name -> where its value is.
     """
-    chosen: set[str] = set()
-    if restore_op:
-        chosen = index.reach([TensorName.parse(restore_op).node])
     result: dict[str, SavedAs] = {}
-    preferred: set[str] = set()
+    reached = index.reach([TensorName.parse(restore_op).node])
     for node in index.nodes.values():
-        if node.op not in _ASSIGN_OPS or len(node.inputs) < 2:
+        if node.name not in reached or node.op not in _ASSIGN_OPS or len(node.inputs) < 2:
             continue
         variable = _variable_of(index, node.inputs[0])
-        saved = _restored(index, node.inputs[1]) if variable else None
-        if variable is not None and saved is None and node.name in chosen:
-            saved = _computed(index, node.inputs[1])
-        if variable is None or saved is None:
+        if variable is None or variable in result:
             continue
-        if variable not in result or (node.name in chosen and variable not in preferred):
+        saved = _restored(index, node.inputs[1]) or _computed(index, node.inputs[1])
+        if saved is not None:
             result[variable] = saved
-            if node.name in chosen:
-                preferred.add(variable)
     return result
 
 
@@ -115,7 +143,7 @@ def _restored(index: GraphIndex, text: str) -> SavedAs | None:
 def _computed(index: GraphIndex, text: str) -> SavedAs | None:
     """Return what to say of a value that a Saver computes from what it restores; None where it restores nothing."""
     node = index.producer(text)
-    if node is None or all(index.nodes[name].op not in _RESTORE_OPS for name in index.reach([node.name])):
+    if node is None or node.op in _RESTORE_OPS or all(index.nodes[name].op not in _RESTORE_OPS for name in index.reach([node.name])):
         return None
     return SavedAs("", computed_by=f"{node.op} ({node.name})")
 
