@@ -185,23 +185,6 @@ def test_tables_come_along_with_their_vocabulary(tf, tmp_path, kind):
     assert_close(compute(tf, result, kind, {"k": words})["y"], expected)
 
 
-def test_a_saver_of_the_code_says_which_keys_are_which(tf, tmp_path):
-    v1 = tf.compat.v1
-
-    def build():
-        x = placeholder(tf)
-        w = v1.get_variable("w", (4, 4))
-        v1.train.Saver({"renamed": w})
-        return x, tf.matmul(x, w, name="y")
-
-    def saver():
-        return v1.train.Saver({"renamed": v1.global_variables()[0]})
-
-    checkpoint, expected = train(tf, build, tmp_path, {"x:0": X}, saver)
-    result = export(build, tmp_path, "frozen-graph", checkpoint=checkpoint)
-    assert_close(compute(tf, result, "frozen-graph", {"x": X})["y"], expected)
-
-
 def test_local_variables_have_no_value(tf, tmp_path):
     def build():
         v1 = tf.compat.v1

@@ -86,7 +86,7 @@ class TestOrderOfTraining:
         assert found.keys["b"] == f"optimizer/_trainable_variables/1{VALUE_KEY}"
 
     def test_layers_of_other_names_are_refused(self):
-        with pytest.raises(RestoreError, match="a/kernel is at the place of 'x/b/kernel' .* other names") as caught:
+        with pytest.raises(RestoreError, match=r"a/kernel is at the place of 'x/b/kernel' .* other names") as caught:
             match(in_a_list("a", "b"), in_the_optimizer("x/b/kernel", "x/a/kernel"))
         assert len(caught.value.mismatched) == 2
 

@@ -77,7 +77,7 @@ class TestSaversOfWhichNobodyKnowsWhetherTheyWroteIt:
     def test_one_that_says_other_keys_than_names_is_refused(self):
         found = plan([*self.TWO, *a_saver(a="b", b="a")], tensors(a=[2], b=[2], c=[2]))
         assert len(found.mismatched) == 2
-        assert found.mismatched[0].startswith("saver: a is 'b' by a Saver of the graph, which did not write")
+        assert found.mismatched[0].startswith("saver: a is 'b' by a Saver of the graph that did not write")
         assert plan([*self.TWO, *a_saver(a="b", b="a")], tensors(a=[2], b=[2], c=[2]),
                     renames={"a": "a", "b": "b"}).matches["b"].key == "b"  # fmt: skip
 

@@ -341,7 +341,8 @@ def _write_whole_saved_model(job: _Job, model: Model) -> None:
 
 def _write_weights(job: _Job) -> None:
     """Write a format that carries weights alone."""
-    from tfthaw.conversion.code_values import CheckpointValues, code_weights, named_by_objects
+    from tfthaw.conversion.code_values import CheckpointValues
+    from tfthaw.conversion.code_weights import code_weights, named_by_objects
     from tfthaw.conversion.keras import checkpoint_tensors, keras_contents, keras_structure
 
     if job.code is not None:
@@ -349,7 +350,7 @@ def _write_weights(job: _Job) -> None:
             raise UsageError("no checkpoint gives the values", hint="give it with --checkpoint")
         checkpoint = CheckpointValues(job.open_checkpoint(job.options.checkpoint), job.options)
         job.notes += job.code.notes
-        _write_tensors(job, code_weights(job.code.live.traced.objects, checkpoint, job.options, job.notes), {})
+        _write_tensors(job, code_weights(job.code, checkpoint, job.options, job.notes), {})
         return
     if job.options.to in KERAS_FORMATS:
         from tfthaw.export.keras import write_keras

@@ -134,7 +134,18 @@ def graph_options(source: CodeSource, options: Options) -> Options:
     traced = source.artifact.model().signatures
     is_settled = {text.partition("=")[0] for text in options.signatures} <= set(traced)
     signature = None if is_settled else options.signature
-    return replace(options, checkpoint=None, map={}, ema="keep", signature=signature, code=None, input=())
+    return replace(
+        options, checkpoint=None, map=mapped_names(source), ema="keep", signature=signature, code=None, input=()
+    )
+
+
+def mapped_names(source: CodeSource) -> dict[str, str]:
+    """Return the variables that the user's map fills, as a map for values that have the names of variables already."""
+    if source.matches is None:
+        return {}
+    reasons = source.matches.reasons
+    return {item.name: item.name for item in graph_variables(source.artifact.model().graph.nodes)
+            if reasons.get(item.node) == "map"}  # fmt: skip
 
 
 def drop_idle_state(prepared: Prepared) -> None:

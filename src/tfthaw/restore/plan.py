@@ -155,8 +155,9 @@ def _of_savers(
         return None, None
     others = " or ".join(map(repr, keys))
     if not is_writer and own is not None:
-        return None, (f"saver: {variable.name} is {others} by a Saver of the graph, which did not write the checkpoint, "
-                      f"and {own!r} by its name; a map says which it is")  # fmt: skip
+        which = "--ema use or --ema drop" if keys == [own + EMA_SUFFIX] else "a map"
+        return None, (f"saver: {variable.name} is {others} by a Saver of the graph that did not write the checkpoint, "
+                      f"and {own!r} by its name; {which} says which it is")  # fmt: skip
     if len(said) > 1:
         return None, f"saver: {variable.name} is {others} by different Savers of the graph; a map says which it is"
     return (said[0] if said else None), None

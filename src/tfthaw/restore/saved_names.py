@@ -143,7 +143,9 @@ def _restored(index: GraphIndex, text: str) -> SavedAs | None:
 def _computed(index: GraphIndex, text: str) -> SavedAs | None:
     """Return what to say of a value that a Saver computes from what it restores; None where it restores nothing."""
     node = index.producer(text)
-    if node is None or node.op in _RESTORE_OPS or all(index.nodes[name].op not in _RESTORE_OPS for name in index.reach([node.name])):
+    if node is None or node.op in _RESTORE_OPS:
+        return None
+    if all(index.nodes[name].op not in _RESTORE_OPS for name in index.reach([node.name])):
         return None
     return SavedAs("", computed_by=f"{node.op} ({node.name})")
 
