@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tfthaw import demo
-from tfthaw.errors import NotFoundError, RuntimeFailure, UsageError
+from tfthaw.errors import NotFoundError, RuntimeFailure, UnsupportedError, UsageError
 from tfthaw.ir.input_specs import parse_inputs
 from tfthaw.runtime import code_process
 from tfthaw.runtime.code_process import CodeProcess
@@ -282,6 +282,15 @@ class TestStartingAnew:
         with started("train.py:build") as live:
             assert [variable.node for variable in live.traced.objects.variables()] == ["w"]
 
+    def test_so_is_one_that_it_imports(self, code):
+        code.with_name("helper.py").write_text(
+            "import tensorflow as tf\nmodel = tf.keras.Sequential([tf.keras.Input((2,)), tf.keras.layers.Dense(1)])\n"
+            "model.compile(loss='mse')\nmodel.fit(tf.zeros([4, 2]), tf.zeros([4, 1]))\n"
+        )
+        code.write_text("from helper import model")
+        with started("train.py:model") as live, pytest.raises(UsageError, match=r"helper.py:4.*trains while"):
+            assert live.traced
+
     def test_a_module_that_trains_is_refused(self, code):
         code.write_text(
             "import tensorflow as tf\n"
@@ -291,6 +300,95 @@ class TestStartingAnew:
         with started("train.py:model") as live, pytest.raises(UsageError, match=r"line 4 .*trains while") as caught:
             assert live.traced
         assert "model.fit(tf.zeros([4, 2]), tf.zeros([4, 1]))" in str(caught.value.__cause__), "what -v shows"
+
+
+CONSTANTS = """
+    import numpy as np
+    import tensorflow as tf
+    {module}
+    class Net(tf.Module):
+        def __init__(self):
+            self.kernel = tf.Variable(tf.ones([3, 3]), name="kernel")
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], name="x")])
+        def __call__(self, x):
+            return x @ self.kernel * {factor}
+
+    net = Net()
+"""
+
+
+class TestConstants:
+    """What the code computes, and no checkpoint holds, is computed in another process too."""
+
+    def trace(self, code, target, factor, module=""):
+        code.write_text(textwrap.dedent(CONSTANTS).format(factor=factor, module=module))
+        with started(f"train.py:{target}") as live:
+            return live.traced.notes
+
+    @pytest.mark.parametrize("target", ["Net", "net"])
+    @pytest.mark.parametrize(
+        ("factor", "module"),
+        [("KEPT", "KEPT = np.random.normal(size=3).astype('f')"), ("np.random.randint(2**20)", ""),
+         ("KEPT", "KEPT = float(tf.reduce_sum(tf.Variable(tf.ones([2]))))"),
+         ("tf.cast(tf.strings.length(list({'a' * n for n in range(1, 99)}))[:3], tf.float32)", "")],
+        ids=["of the module", "of each trace", "of initial values", "in the order of a set"],
+    )  # fmt: skip
+    def test_other_ones_are_refused(self, code, target, factor, module):
+        with pytest.raises(UnsupportedError, match="come out differently each time"):
+            self.trace(code, target, factor, module)
+
+    @pytest.mark.parametrize(
+        ("factor", "module"),
+        [("KEPT", "np.random.seed(4)\nKEPT = np.random.normal(size=3).astype('f')"), ("[0.485, 0.456, 0.406]", ""),
+         ("np.sin(np.arange(3.0)).astype('f')", "")],
+        ids=["seeded", "written", "computed"],
+    )  # fmt: skip
+    def test_equal_ones_are_taken(self, code, factor, module):
+        assert not [note for note in self.trace(code, "Net", factor, module) if "twice" in note]
+
+    def test_code_that_runs_once_is_told_of(self, code):
+        once = "import os\nif os.path.exists('ran'):\n  raise ValueError('only once')\nopen('ran', 'w').close()"
+        (note,) = self.trace(code, "Net", "np.sin(np.arange(3.0)).astype('f')", once)
+        assert "cannot be run twice" in note
+        assert "only once" in note
+
+
+class TestWays:
+    """A builder is called once in a process, whatever it turns out to need."""
+
+    BUILDER = (
+        "import tensorflow as tf\nv1 = tf.compat.v1\ncount = 0\n"
+        "def build():\n  global count\n  count += 1\n  w = tf.Variable(tf.zeros([3, 3]), name=f'fc{count}')\n"
+    )
+
+    @pytest.mark.parametrize(
+        "rest",
+        ["  x = v1.placeholder(tf.float32, [None, 3], 'x')\n  return x, tf.matmul(x, w)",
+         "  x = getattr(v1, 'place' + 'holder')(tf.float32, [None, 3], 'x')\n  return x, tf.matmul(x, w)",
+         "  net = tf.Module()\n  net.w = w\n  net.f = tf.function(lambda x: x @ net.w, "
+         "input_signature=[tf.TensorSpec([None, 3])])\n  return net",
+         "  v1.placeholder\n  net = tf.Module()\n  net.w = w\n  net.f = tf.function(lambda x: x @ net.w, "
+         "input_signature=[tf.TensorSpec([None, 3])])\n  return net"],
+        ids=["a graph", "a graph that does not look like one", "a module", "a module that looks like a graph"],
+    )  # fmt: skip
+    def test_names_are_those_of_the_first_call(self, code, rest):
+        code.write_text(self.BUILDER + rest)
+        with started("train.py:build") as live:
+            assert [variable.node for variable in live.traced.objects.variables()] == ["fc1"]
+
+    def test_a_model_that_is_not_returned(self, code):
+        code.write_text("import tensorflow as tf\ndef build():\n  tf.keras.Sequential([tf.keras.layers.Dense(1)])\n")
+        with started("train.py:build") as live, pytest.raises(UsageError, match="builds a model and gives nothing"):
+            assert live.traced
+
+    def test_eager_execution_that_models_of_keras_3_need(self, code):
+        code.write_text(
+            "import tensorflow as tf\ntf.compat.v1.disable_eager_execution()\n"
+            "def build():\n  return tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(2)])\n"
+        )
+        with started("train.py:build") as live, pytest.raises(UsageError, match="take disable_eager_execution"):
+            assert live.traced
 
 
 def convert(*arguments):

@@ -3,9 +3,6 @@
 What the user's code prints goes to stderr, also what C++ prints, so that the parent's stdout stays clean; what it
 reads from stdin is empty. The process ends when its parent does, even in the middle of the user's code: a thread waits
 for the parent's end of the pipe to close.
-
-Training is not for here: a module that trains while it is imported would train at each conversion, and could write over
-the very checkpoint that is converted. It is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,20 +25,21 @@ import numpy as np
 
 from tfthaw._files import SourceFile
 from tfthaw.errors import RuntimeFailure, TfthawError, UsageError
+from tfthaw.runtime.builders import OtherWay, Way
 from tfthaw.runtime.code_messages import error_json, request_from_json, tensor_at, traced_json
 from tfthaw.runtime.explain import LEGACY_KERAS as LEGACY_KERAS_VARIABLE
-from tfthaw.runtime.explain import explain, legacy_keras_is_on, needs_graph_mode, needs_legacy_keras
+from tfthaw.runtime.explain import explain, legacy_keras_is_on, needs_graph_mode, needs_legacy_keras, with_causes
 from tfthaw.runtime.isolated import carry_out, packed, unpacked
 from tfthaw.runtime.live_model import LiveModel
+from tfthaw.runtime.no_training import refusing_to_train
 from tfthaw.runtime.tensorflow_runner import import_tensorflow
 from tfthaw.runtime.user_code import load_code
 from tfthaw.tensors import Array
 
-GRAPH_MODE = "graph mode"
+EAGER_OFF = "eager off"
 LEGACY_KERAS = "legacy keras"
-"""What an answer can say the code needs, so that it is run again in another process."""
-
-_TRAINING = ("fit", "fit_generator", "train_on_batch")
+"""What an answer can say the code needs, besides a way to call its builder, so that it is run again in another process.
+"""
 
 
 def main() -> None:
@@ -91,35 +89,41 @@ class _Child:
     def __init__(self) -> None:
         self._model: LiveModel | None = None
         self._files: dict[str, SourceFile] = {}
+        self._kept = contextlib.ExitStack()  # scopes that last as long as the process
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Carry out a request."""
         work = {"trace": self._trace, "run": self._run, "run artifacts": self._run_artifacts}[request["do"]]
         try:
             return work(request)
-        except TfthawError as error:
-            return {"error": error_json(error, traceback.format_exc()), "needs": _needs(error, request)}
+        except OtherWay as other:
+            error = None if other.error is None else error_json(other.error, traceback.format_exc())
+            return {"error": error, "needs": other.way.value}
         except BaseException as error:  # noqa: BLE001  # the user's code raises what it likes
-            code = request.get("code")
-            if isinstance(error, KeyboardInterrupt):  # the code's own: Ctrl-C does not reach this process
-                explained: TfthawError = RuntimeFailure("the code raises KeyboardInterrupt", path=code)
-            else:
-                explained = explain(error, code, "trace the model")
-            return {"error": error_json(explained, traceback.format_exc()), "needs": _needs(error, request)}
+            try:
+                explained = _explained(error, request.get("code"))
+                needs = _needs(error, request)
+            except Exception:  # noqa: BLE001  # so may the exceptions that it raises
+                explained, needs = RuntimeFailure(f"the code raises {type(error).__name__}"), None
+            return {"error": error_json(explained, _traceback()), "needs": needs}
 
     def _trace(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Load the code and trace it."""
         tf = _start_tensorflow()
         from tfthaw.runtime.graph_code import holds_tensors
-        from tfthaw.runtime.trace import trace
+        from tfthaw.runtime.initial_values import other_initial_values
+        from tfthaw.runtime.trace import Circumstances, trace
 
         sys.path += [folder for folder in request["paths"] if folder not in sys.path]
-        if request["graph_mode"]:
+        if request["eager_off"]:
             tf.compat.v1.disable_eager_execution()
-        with _refusing_to_train(tf, request["code"]):
+        way = None if request["way"] is None else Way(request["way"])
+        how = Circumstances(way, request["settled"], is_own_process=True, is_second=request["second"])
+        if how.is_second:
+            self._kept.enter_context(other_initial_values(tf))
+        with refusing_to_train(), how.readings.watched(tf), how.drawn.watched():
             code = load_code(request["code"])
-            running = code.running()
-            running.__enter__()  # until the process ends: the code may import more whenever it is called
+            self._kept.enter_context(code.running())  # the code may import more whenever it is called
             signatures = request["request"]["signatures"].values()
             functions = {what: load_code(what).target for what in signatures if ":" in what}
         if _asks_for_legacy_keras():
@@ -132,7 +136,7 @@ class _Child:
         if holds_tensors(tf, target):  # a graph that was built while the module was imported
             target = lambda: code.target  # noqa: E731
         asked = request_from_json(request["request"], functions)
-        self._model = trace(target, asked, Path(request["folder"]), is_own_process=True)
+        self._model = trace(target, asked, Path(request["folder"]), how)
         return {"traced": traced_json(self._model.traced)}
 
     def _run(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,9 +183,9 @@ def _clear_graphs_where_needed(tf: Any) -> None:
         if tf.executing_eagerly() or tf.compat.v1.get_default_graph().get_operations():
             reset()
 
-    for module in list(sys.modules.values()):  # TensorFlow has it under several names
+    for module in [tf.compat.v1, *sys.modules.values()]:  # TensorFlow has it under several names
         if getattr(module, "__name__", "").startswith("tensorflow") and "reset_default_graph" in vars(module):
-            vars(module)["reset_default_graph"] = reset_default_graph
+            setattr(module, "reset_default_graph", reset_default_graph)  # noqa: B010  # wrapped modules keep two of it
 
 
 def _give_flags_their_defaults() -> None:
@@ -191,50 +195,34 @@ def _give_flags_their_defaults() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
-@contextlib.contextmanager
-def _refusing_to_train(tf: Any, code: str) -> Iterator[None]:
-    """Let Keras models refuse to be trained while the user's module is imported."""
-    file = code.rpartition(":")[0]
-    try:
-        source = Path(file).read_text(encoding="utf-8", errors="replace") if file.endswith(".py") else "fit("
-    except OSError:
-        source = ""
-    if not any(f"{name}(" in source for name in _TRAINING):
-        yield  # most code: then Keras need not be there
-        return
-    model = tf.keras.Model
-    kept = {name: vars(model).get(name) for name in _TRAINING}
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise UsageError(
-            "the code trains while it is imported",
-            hint='put the training under `if __name__ == "__main__":`, and let a function build the model',
-        )
-
-    for name in _TRAINING:
-        setattr(model, name, refuse)
-    try:
-        yield
-    finally:
-        for name, method in kept.items():
-            delattr(model, name) if method is None else setattr(model, name, method)
-
-
 def _asks_for_legacy_keras() -> bool:
     """Whether the code has set the variable that chooses Keras 2: too late, for TensorFlow was there already."""
     return os.environ.get(LEGACY_KERAS_VARIABLE, "").lower() in ("1", "true") and not legacy_keras_is_on()
+
+
+def _explained(error: BaseException, code: str | None) -> TfthawError:
+    if isinstance(error, TfthawError):
+        return error
+    if isinstance(error, KeyboardInterrupt):  # the code's own: Ctrl-C does not reach this process
+        return RuntimeFailure("the code raises KeyboardInterrupt", path=code)
+    return explain(error, code, "trace the model")
+
+
+def _traceback() -> str:
+    """Return the traceback of the exception that is handled, where it can be said."""
+    try:
+        return traceback.format_exc()
+    except Exception:  # noqa: BLE001  # the exception's own words
+        return ""
 
 
 def _needs(error: BaseException, request: Mapping[str, Any]) -> str | None:
     """Return what the code needs in another process, where an exception says so."""
     if _asks_for_legacy_keras():
         return LEGACY_KERAS
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in with_causes(error):
         if needs_legacy_keras(seen):
             return LEGACY_KERAS
-        if needs_graph_mode(seen) and not request.get("graph_mode"):
-            return GRAPH_MODE
-        seen = seen.__cause__ or seen.__context__
+        if needs_graph_mode(seen) and not request.get("eager_off"):
+            return EAGER_OFF
     return None
-

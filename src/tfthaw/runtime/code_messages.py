@@ -2,8 +2,10 @@
 
 Requests go down the child's stdin and answers come up its stdout, one JSON document a line; nothing is ever pickled.
 
-    request   {"do": "trace", "code": SPEC, "request": {...}, "folder": DIR, "graph_mode": false, "paths": [...]}
-    answer    {"traced": {"path", "objects", "assets", "notes", "runtime"}} or {"error": {...}, "needs": null | ...}
+    request   {"do": "trace", "code": SPEC, "request": {...}, "folder": DIR, "paths": [...], "way": null | ...,
+               "settled": false, "eager_off": false, "second": false}
+    answer    {"traced": {"path", "objects", "assets", "notes", "runtime", "constants"}}
+              or {"error": null | {...}, "needs": null | ...}
 
     request   {"do": "run", "arrays": NPZ, "inputs": {tensor: array}, "outputs": [tensor], "values": {node: place},
                "to": NPZ}
@@ -75,7 +77,7 @@ def traced_json(traced: Traced) -> dict[str, Any]:
     """Return what was traced as JSON takes it."""
     return {
         "path": str(traced.path), "objects": traced.objects.as_json(), "assets": traced.assets,
-        "notes": traced.notes, "runtime": traced.runtime,
+        "notes": traced.notes, "runtime": traced.runtime, "constants": traced.constants,
     }  # fmt: skip
 
 
@@ -83,7 +85,7 @@ def traced_from_json(document: Mapping[str, Any]) -> Traced:
     """Return what `traced_json` took apart."""
     return Traced(
         Path(document["path"]), LiveObjects.from_json(document["objects"]), document["assets"], document["notes"],
-        document["runtime"],
+        document["runtime"], document["constants"],
     )  # fmt: skip
 
 

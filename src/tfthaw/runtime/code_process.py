@@ -1,8 +1,9 @@
 """Run the user's code in a process of its own: what it switches, prints or breaks stays there.
 
 `CodeProcess` starts the child at once, so that it imports TensorFlow while the parent opens the checkpoint; it traces
-when `traced` is first asked for. Code that turns out to be for Keras 2 or for graph mode is started anew in a process
-that is set up for it. The child (`tfthaw.runtime.code_child`) never outlives the parent.
+when `traced` is first asked for. Code that turns out to be for Keras 2, or to be called in another way, is started anew
+in a process that is set up for it; code whose constants could be chance runs once more in another process. The child
+(`tfthaw.runtime.code_child`) never outlives the parent.
 
 What passes between the two is described in `tfthaw.runtime.code_messages`.
 """
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +31,9 @@ import numpy as np
 
 from tfthaw.errors import RuntimeFailure, TfthawError
 from tfthaw.runtime import child_processes
+from tfthaw.runtime.builders import Way
+from tfthaw.runtime.chance import refuse_changed
+from tfthaw.runtime.code_child import EAGER_OFF, LEGACY_KERAS
 from tfthaw.runtime.code_messages import error_from_json, place_json, request_json, traced_from_json
 from tfthaw.runtime.endpoints import Request
 from tfthaw.runtime.explain import LEGACY_KERAS as LEGACY_KERAS_VARIABLE
@@ -40,8 +45,6 @@ from tfthaw.tensors import Array, Tensor
 RUN_SECONDS = 120.0
 """How long one run of the live model may take; tracing has no limit: it is the user's own code."""
 
-_GRAPH_MODE = "graph mode"
-_LEGACY_KERAS = "legacy keras"
 _CLOSING_SECONDS = 2.0
 _LOOK_SECONDS = 0.2
 
@@ -68,7 +71,8 @@ class CodeProcess:
         self._temporary = tempfile.mkdtemp(dir=self._folder.name)  # AutoGraph leaves files, and so may the user's code
         self._traced: Traced | None = None
         self._runs = 0
-        self._child = self._started()
+        self._setting = _Setting()
+        self._child = self._started(self._setting)
 
     def __enter__(self) -> CodeProcess:
         return self
@@ -139,40 +143,100 @@ class CodeProcess:
         self._child.end()
         self._folder.cleanup()
 
-    def _started(self, variables: Mapping[str, str] | None = None, *, graph_mode: bool = False) -> _Child:
+    def _started(self, setting: _Setting, *, is_second: bool = False) -> _Child:
         """Start a child and ask it to trace."""
-        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TMPDIR": self._temporary, **(variables or {})}
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TMPDIR": self._temporary, **setting.variables}
         child = _Child(self._code, environment)
         child.send({
-            "do": "trace", "code": self._code, "request": request_json(self._request), "folder": self._folder.name,
-            "graph_mode": graph_mode, "paths": [os.path.abspath(folder) for folder in sys.path if folder],
+            "do": "trace", "code": self._code, "request": request_json(self._request), "second": is_second,
+            "folder": tempfile.mkdtemp(prefix="traced-", dir=self._folder.name), "eager_off": setting.eager_off,
+            "way": None if setting.way is None else setting.way.value, "settled": setting.is_settled,
+            "paths": [os.path.abspath(folder) for folder in sys.path if folder],
         })  # fmt: skip
         return child
 
     def _trace(self) -> Traced:
-        """Wait for what is traced; start anew what needs Keras 2 or graph mode."""
-        variables: dict[str, str] = {}
-        notes: list[str] = []
-        graph_mode = False
-        first: TfthawError | None = None
+        """Wait for what is traced; start anew what needs Keras 2, or another way to be called."""
+        setting = self._setting
         answer = self._child.answer()
-        while "error" in answer:
-            error = error_from_json(answer["error"])
-            needs = answer.get("needs")
-            if needs == _LEGACY_KERAS and not variables and _can_use_legacy_keras():
-                variables[LEGACY_KERAS_VARIABLE] = "1"
-                notes.append(f"the code is for Keras 2, and ran with {LEGACY_KERAS_VARIABLE}=1 (tf_keras)")
-                first = error
-            elif needs == _GRAPH_MODE and not graph_mode:
-                graph_mode = True
-            else:
-                raise _both(first, error)
+        while "traced" not in answer:
+            error = None if answer["error"] is None else error_from_json(answer["error"])
+            setting.adjust(answer["needs"], error)
             self._child.end()
-            self._child = self._started(variables, graph_mode=graph_mode)
+            self._child = self._started(setting)
             answer = self._child.answer()
         traced = traced_from_json(answer["traced"])
-        traced.notes[:0] = notes
+        traced.notes[:0] = setting.notes
+        if traced.constants:
+            self._refuse_chance(traced)
         return traced
+
+    def _refuse_chance(self, traced: Traced) -> None:
+        """Run the code once more, in a process of its own with other initial values, and refuse constants that changed.
+
+        Raises:
+            UnsupportedError: With each of them.
+        """
+        second = self._started(replace(self._setting, is_settled=True), is_second=True)
+        try:
+            answer = second.answer()
+        finally:
+            second.end(at_once=True)
+        if "traced" in answer:
+            refuse_changed(traced.constants, traced_from_json(answer["traced"]).constants, self._request.code)
+            return
+        said = "it needs to be run in another way" if answer["error"] is None else answer["error"]["message"]
+        traced.notes.append(
+            "the code cannot be run twice, so that nothing says whether its constants are the same each time: " + said
+        )
+
+
+@dataclass
+class _Setting:
+    """How the code is run, as far as that was found out.
+
+    Attributes:
+        variables: Environment variables.
+        way: How its builder is called; None where its source says it.
+        is_settled: Whether the other way is known to be wrong.
+        eager_off: Whether eager execution is off while it is imported.
+        notes: What to tell of it.
+        first: What it raised under Keras 3, where it is run under Keras 2 now.
+        failed: What its builder raised when it was called in the other way.
+    """
+
+    variables: dict[str, str] = field(default_factory=dict)
+    way: Way | None = None
+    is_settled: bool = False
+    eager_off: bool = False
+    notes: list[str] = field(default_factory=list)
+    first: TfthawError | None = None
+    failed: TfthawError | None = None
+
+    def adjust(self, needs: str | None, error: TfthawError | None) -> None:
+        """Take what the code needs.
+
+        Args:
+            needs: What a child said that it needs.
+            error: What it raised; None where what a builder gave shows what is needed.
+
+        Raises:
+            TfthawError: Nothing helps.
+        """
+        if needs == LEGACY_KERAS and not self.variables and _can_use_legacy_keras():
+            self.variables = {LEGACY_KERAS_VARIABLE: "1"}
+            self.notes = [f"the code is for Keras 2, and ran with {LEGACY_KERAS_VARIABLE}=1 (tf_keras)"]
+            self.way, self.is_settled, self.first, self.failed = None, False, error, None
+        elif needs == EAGER_OFF and not self.eager_off:
+            self.eager_off = True
+        elif needs == Way.EAGERLY.value and self.way is None:
+            self.way, self.failed = Way.EAGERLY, error
+        elif needs == Way.IN_A_GRAPH.value and not self.is_settled:
+            if self.failed is not None:
+                raise _both(self.first, self.failed)
+            self.way, self.is_settled = Way.IN_A_GRAPH, True
+        else:
+            raise _both(self.first, error if error is not None else RuntimeFailure("the code cannot be run"))
 
 
 class _Child:

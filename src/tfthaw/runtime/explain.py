@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from tfthaw.errors import MissingDependencyError, RuntimeFailure, TfthawError, UsageError
@@ -22,6 +23,7 @@ LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 """The environment variable that makes `tf.keras` Keras 2; TensorFlow reads it when `tf.keras` is first used."""
 
 _MESSAGE_LENGTH = 400
+_MOST_CAUSES = 20
 _PACKAGES = {
     "cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image", "yaml": "pyyaml",
     "tensorflow_hub": "tensorflow-hub", "tensorflow_addons": "tensorflow-addons", "tf_slim": "tf_slim",
@@ -102,6 +104,16 @@ def needs_graph_mode(error: BaseException) -> bool:
 def needs_legacy_keras(error: BaseException) -> bool:
     """Whether an exception says that the code is for Keras 2 and Keras 3 is what it met."""
     return _cure(error) is Cure.LEGACY_KERAS and not legacy_keras_is_on()
+
+
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, what caused it, and so on; causes may go in circles."""
+    seen: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
 
 def legacy_keras_is_on() -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from tfthaw.errors import UsageError
-from tfthaw.runtime.constants import reached_nodes
 from tfthaw.runtime.keras_models import is_keras_layer
+from tfthaw.runtime.reached import reached_nodes
 
 _PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
 _TAKING = ("dequeue", "dequeue_many", "dequeue_up_to")

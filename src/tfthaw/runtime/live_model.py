@@ -16,6 +16,7 @@ from tfthaw.errors import RuntimeFailure, UsageError
 from tfthaw.ir.live_objects import LiveObjects
 from tfthaw.runtime.endpoints import Endpoint
 from tfthaw.runtime.isolated import Answer, Run, run_isolated
+from tfthaw.runtime.tensorflow_runner import quiet
 from tfthaw.tensors import Array, Tensor
 
 
@@ -29,6 +30,7 @@ class Traced:
         assets: The tensor that holds an asset's path -> the file.
         notes: What was guessed.
         runtime: What traced it, such as `tensorflow 2.21.0`.
+        constants: Its constants, where one of them could be chance: place -> digests; see `tfthaw.runtime.chance`.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Traced:
     assets: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     runtime: str = ""
+    constants: dict[str, list[str]] = field(default_factory=dict)
 
 
 class LiveModel(Protocol):
@@ -149,16 +152,16 @@ class FunctionModel:
 class GraphModel:
     """A graph of TensorFlow 1 that code built.
 
+    What is run is a copy, out of the MetaGraph that was written of it: restoring and initialising add nodes.
+
     Args:
         tf: TensorFlow.
         traced: What was traced.
-        graph: The `tf.Graph`.
     """
 
-    def __init__(self, tf: Any, traced: Traced, graph: Any) -> None:
+    def __init__(self, tf: Any, traced: Traced) -> None:
         self.traced = traced
         self._tf = tf
-        self._graph = graph
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], values: Mapping[str, Tensor]
@@ -167,15 +170,16 @@ class GraphModel:
         v1 = self._tf.compat.v1
         config = v1.ConfigProto(allow_soft_placement=True)
         try:
-            with v1.Session(graph=self._graph, config=config) as session:
-                with self._graph.as_default():
-                    others = [variable for variable in v1.local_variables() if variable.op.name not in values]
-                    session.run([v1.variables_initializer(others), v1.tables_initializer()])
-                    for variable in {*v1.global_variables(), *v1.local_variables()}:
-                        if variable.op.name in values:
-                            # the initializer's op, with another value in the place of the initial one
-                            assign = variable.initializer
-                            session.run(assign, {assign.inputs[1]: values[variable.op.name].numpy()})
+            with self._tf.Graph().as_default() as graph, v1.Session(graph=graph, config=config) as session:
+                with quiet():
+                    v1.train.import_meta_graph(str(self.traced.path))
+                others = [variable for variable in v1.local_variables() if variable.op.name not in values]
+                session.run([v1.variables_initializer(others), v1.tables_initializer()])
+                for variable in {*v1.global_variables(), *v1.local_variables()}:
+                    if variable.op.name in values:
+                        # the initializer's op, with another value in the place of the initial one
+                        assign = variable.initializer
+                        session.run(assign, {assign.inputs[1]: values[variable.op.name].numpy()})
                 results = session.run(list(outputs), dict(inputs))
         except (self._tf.errors.OpError, ValueError, TypeError, KeyError) as error:
             raise RuntimeFailure(f"the live graph does not run: {_shortened(error)}") from error
@@ -186,8 +190,7 @@ class GraphModel:
         return run_isolated(attempts)
 
     def close(self) -> None:
-        """Let go of the graph."""
-        self._graph = None
+        """Let go of nothing: the graph is the caller's."""
 
 
 _AROUND = ("File ", "Detected at ", "Original stack trace", "Graph execution error", "<stack traces", "Node: ")

@@ -4,7 +4,8 @@
            -> a graph of TensorFlow 1 ---------------------------^
 
 The caller's process stays as it was: a graph is built in a `tf.Graph` of its own, names that Keras counts up begin
-anew and go back, and no variable gets another value.
+anew and go back, and no variable gets another value. While something is traced, parts of TensorFlow are replaced by
+watched ones, so that one thread traces at a time.
 
 Source: `export_meta_graph` of TensorFlow's saver.py; VariableDef, SignatureDef and TensorInfo of its messages.
 """
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,20 @@ from tfthaw.errors import TfthawError, UnsupportedError, UsageError
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.live_objects import LiveObjects, LiveVariable
 from tfthaw.ir.signatures import DEFAULT_SIGNATURE
+from tfthaw.runtime.builders import (
+    OtherWay,
+    Way,
+    computes,
+    is_builder,
+    likely_way,
+    may_be_traced,
+    models_alive,
+    refuse_nothing,
+)
+from tfthaw.runtime.chance import Drawn, digests, may_be_chance, refuse_changed
 from tfthaw.runtime.cheap_variables import cheap_initial_values
-from tfthaw.runtime.constants import doubtful_constants, numeric_constants, python_nodes, reached_nodes
 from tfthaw.runtime.endpoints import Endpoint, Request, find_endpoints, is_function
-from tfthaw.runtime.explain import checked_result, explain, needs_graph_mode
+from tfthaw.runtime.explain import checked_result, explain, needs_graph_mode, needs_legacy_keras, with_causes
 from tfthaw.runtime.function_graphs import build_graph, captured_constants, captured_variables
 from tfthaw.runtime.graph_code import (
     asset_files,
@@ -40,161 +52,143 @@ from tfthaw.runtime.initial_values import Readings, other_initial_values
 from tfthaw.runtime.keras_models import fresh_keras_names, is_keras_layer, keras_generation
 from tfthaw.runtime.live_model import FunctionModel, GraphModel, LiveModel, Traced, dtype_of
 from tfthaw.runtime.live_objects import collect_objects
+from tfthaw.runtime.reached import python_nodes, reached_nodes
 from tfthaw.runtime.tensorflow_runner import import_tensorflow, quiet
 
 META_NAME = "traced.meta"
+_ONE_AT_A_TIME = threading.RLock()
 
 
-def trace(target: Any, request: Request, folder: Path, *, is_own_process: bool = False) -> LiveModel:
+@dataclass
+class Circumstances:
+    """How to trace, besides what.
+
+    Attributes:
+        way: How a builder is called; None where its source says it.
+        is_settled: Whether the other way is known to be wrong.
+        is_own_process: Whether nobody else uses the process: it can be started anew where a builder needs another way,
+            the graph that it has may have been built by the code, and variables may stay without initial values.
+        is_second: Whether this is the second run of the code, with other initial values: all constants are wanted.
+        readings: Whether initial values were read while the code was imported; added to.
+        drawn: Whether random numbers were drawn then; added to.
+    """
+
+    way: Way | None = None
+    is_settled: bool = False
+    is_own_process: bool = False
+    is_second: bool = False
+    readings: Readings = field(default_factory=Readings)
+    drawn: Drawn = field(default_factory=Drawn)
+
+
+def trace(target: Any, request: Request, folder: Path, how: Circumstances | None = None) -> LiveModel:
     """Trace what the user's code gives.
 
     Args:
         target: A builder, a class, a model, a module, a function, or a dict of these.
         request: What the user asked for besides.
         folder: Where the MetaGraph is written.
-        is_own_process: Whether nobody else uses the process, so that variables may stay without initial values.
+        how: How to trace.
 
     Raises:
         UsageError: It is nothing that can be exported, or nothing says what its inputs are.
+        UnsupportedError: It has constants that come out differently each time.
         RuntimeFailure: The code raises, or TensorFlow does while it is traced.
+        OtherWay: Its builder must be called in another way, in another process of our own.
     """
     tf = import_tensorflow("trace the model's code")
-    if not _is_builder(tf, target, request):
-        return _trace_object(tf, target, request, folder, Readings())
-    readings = Readings()
-    live = _build(tf, target, request, folder, readings, is_own_process=is_own_process)
-    if readings.any or _is_doubtful(tf, live):
-        try:
-            _refuse_chance(tf, live, target, request, folder)
-        except TfthawError:
-            live.close()
-            raise
+    how = how if how is not None else Circumstances()
+    with _ONE_AT_A_TIME:
+        is_built = is_builder(tf, target, request)
+        with how.drawn.watched():
+            if is_built:
+                live = _built(tf, target, request, folder, how)
+            else:
+                live = _trace_object(tf, target, request, folder, how.readings)
+        is_doubtful = _note_constants(tf, live, how)
+        if is_doubtful and is_built and not how.is_own_process and not how.is_second:
+            try:
+                _refuse_chance(tf, live, target, request, folder)
+            except TfthawError:
+                live.close()
+                raise
     return live
 
 
-def _build(
-    tf: Any, builder: Callable[[], Any], request: Request, folder: Path, readings: Readings, *,
-    is_own_process: bool = False,
-) -> LiveModel:  # fmt: skip
-    """Call a builder and trace what it gives, in eager mode or, where it needs that, in a graph."""
+def _built(tf: Any, builder: Callable[[], Any], request: Request, folder: Path, how: Circumstances) -> LiveModel:
+    """Call a builder and trace what it gives."""
+    way = how.way if how.way is not None else likely_way(tf, builder)
+    try:
+        return _build(tf, builder, request, folder, replace(how, way=way))
+    except OtherWay as first:
+        if how.is_own_process:
+            raise
+        try:
+            settled = replace(how, way=first.way, is_settled=way is Way.EAGERLY)
+            return _build(tf, builder, request, folder, settled)
+        except OtherWay as second:  # it needs a graph after all
+            if first.error is not None:
+                raise first.error from second
+            return _build(tf, builder, request, folder, replace(how, way=second.way, is_settled=True))
+
+
+def _build(tf: Any, builder: Callable[[], Any], request: Request, folder: Path, how: Circumstances) -> LiveModel:
+    """Call a builder in one way and trace what it gives.
+
+    Raises:
+        OtherWay: It is the wrong one.
+    """
     with fresh_keras_names():
-        if tf.executing_eagerly():
-            try:
-                cheaply = cheap_initial_values() if is_own_process else contextlib.nullcontext()
-                with readings.watched(tf), no_waiting(tf), cheaply as waiting:
-                    result = builder()
-                readings.any = readings.any or (waiting is not None and waiting.was_read)
-            except Exception as error:
-                if not needs_graph_mode(error):
-                    raise explain(error, request.code, "build the model") from error
-            else:
-                if not _is_computed(tf, result):
-                    return _trace_object(tf, checked_result(result, request.code), request, folder, readings)
-        return _trace_graph(tf, builder, request, folder)
+        if how.way is Way.IN_A_GRAPH:
+            return _trace_graph(tf, builder, request, folder, how)
+        cheaply = cheap_initial_values() if how.is_own_process and not how.is_second else contextlib.nullcontext()
+        before = set() if how.is_own_process else models_alive(tf)
+        try:
+            with how.readings.watched(tf), no_waiting(tf), uncollected(), cheaply as waiting:
+                result = builder()
+                refuse_nothing(tf, result, request, before)
+            how.readings.any = how.readings.any or (waiting is not None and waiting.was_read)
+        except Exception as error:
+            explained = explain(error, request.code, "build the model")
+            explained.__cause__ = error if explained is not error else error.__cause__
+            if needs_graph_mode(error):
+                raise OtherWay(Way.IN_A_GRAPH, explained) from error
+            raise explained from explained.__cause__
+        if computes(tf, result):
+            raise OtherWay(Way.IN_A_GRAPH)
+        return _trace_object(tf, checked_result(result, request.code), request, folder, how.readings)
 
 
-def _is_doubtful(tf: Any, live: LiveModel) -> bool:
-    """Whether constants of what was traced could be chance."""
-    message, outputs = _written(tf, live)
-    return bool(outputs) and bool(doubtful_constants(tf, reached_nodes(message.graph_def, outputs)))
-
-
-def _written(tf: Any, live: LiveModel) -> tuple[Any, list[str]]:
-    """Return the MetaGraph of what was traced, and the tensors that its signatures compute."""
+def _note_constants(tf: Any, live: LiveModel, how: Circumstances) -> bool:
+    """Note the constants of what was traced where one could be chance, or where all are wanted."""
     message = tf.compat.v1.MetaGraphDef.FromString(live.traced.path.read_bytes())
-    return message, [item.name for signature in message.signature_def.values() for item in signature.outputs.values()]
+    outputs = [item.name for signature in message.signature_def.values() for item in signature.outputs.values()]
+    if not outputs:
+        return False
+    outputs += message.collection_def["table_initializer"].node_list.value  # words of a table
+    if how.is_second or how.readings.any or how.drawn.any or may_be_chance(tf, message.graph_def, outputs):
+        live.traced.constants = digests(tf, message.graph_def, outputs, live.traced.assets)
+        return True
+    return False
 
 
 def _refuse_chance(tf: Any, live: LiveModel, builder: Callable[[], Any], request: Request, folder: Path) -> None:
-    """Run the code once more, with other initial values, and refuse constants that come out differently.
-
-    Raises:
-        UnsupportedError: With each of them.
-    """
+    """Run the code once more in this process, with other initial values, and refuse constants that changed."""
     again = folder / "again"
     again.mkdir()
+    how = Circumstances(is_second=True)
     try:
         with other_initial_values(tf):
-            other = _build(tf, builder, request, again, Readings())
+            other = _built(tf, builder, request, again, how)
     except TfthawError as error:
         live.traced.notes.append(
             "the code cannot be run twice in one process, so that nothing says whether its constants are the same each "
             f"time: {error.message}"
         )
         return
-    found, second = (numeric_constants(tf, message.graph_def, outputs)
-                     for message, outputs in (_written(tf, live), _written(tf, other)))  # fmt: skip
+    _note_constants(tf, other, how)
     other.close()
-    changed = [name for name, values in found.items() if second.get(name, values) != values]
-    if changed:
-        raise UnsupportedError(
-            "the code computes constants, of chance or of the initial values of variables, that come out differently "
-            "each time it runs; the trained model had others, and no checkpoint holds them",
-            problems=changed, path=request.code,
-            hint="compute them of the variables in the exported function, seed what is random as the training did, or "
-            "make them variables (trainable=False) and train anew",
-        )  # fmt: skip
-
-
-def _is_builder(tf: Any, target: Any, request: Request) -> bool:
-    """Whether a target is called in order to get the model.
-
-    Raises:
-        UsageError: It needs arguments that nobody gives.
-    """
-    if inspect.isclass(target):
-        required = _required(target)
-    elif _is_model(tf, target):
-        return False
-    else:
-        required = _required(target)
-    if not required:
-        return True
-    declared = {item.name for item in request.inputs}
-    is_plain = not inspect.isclass(target)
-    if is_plain and (set(required) <= declared or len(required) == len(declared) or _is_annotated(tf, target)):
-        return False
-    name = getattr(target, "__name__", type(target).__name__)
-    raise UsageError(
-        f"{name} needs arguments: {', '.join(required)}", path=request.code,
-        hint=f"name a function without arguments that calls it, such as `def exported(): return {name}(...)`; or, "
-        "where the arguments are the tensors that it computes with, declare them: --input 'x:float32[?,784]'",
-    )  # fmt: skip
-
-
-def _is_model(tf: Any, target: Any) -> bool:
-    """Whether a target is what gets exported, and not what makes it."""
-    if is_keras_layer(target) or is_function(target) or isinstance(target, tf.Module) or not callable(target):
-        return True
-    return not inspect.isroutine(target) and is_function(target.__call__)
-
-
-def _required(target: Any) -> list[str]:
-    """Return the arguments that a callable cannot do without."""
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [item.name for item in parameters if item.default is inspect.Parameter.empty and item.kind not in variadic]
-
-
-def _is_annotated(tf: Any, target: Any) -> bool:
-    """Whether the annotations of a function are specs of tensors."""
-    try:
-        parameters = inspect.signature(target, eval_str=True).parameters.values()
-    except (TypeError, ValueError, NameError):
-        return False
-    return all(isinstance(item.annotation, tf.TypeSpec) for item in parameters
-               if item.default is inspect.Parameter.empty)  # fmt: skip
-
-
-def _is_computed(tf: Any, result: Any) -> bool:
-    """Whether a builder computed values: what builds a graph of TensorFlow 1 computes at once in eager mode."""
-    if result is None:
-        return True
-    flat = tf.nest.flatten(result)
-    return bool(flat) and all(isinstance(item, (tf.Tensor, tf.Variable)) and not is_keras_layer(item) for item in flat)
+    refuse_changed(live.traced.constants, other.traced.constants, request.code)
 
 
 def _trace_object(tf: Any, target: Any, request: Request, folder: Path, readings: Readings) -> LiveModel:
@@ -295,11 +289,19 @@ def _shape(shape: Any) -> Shape:
     return Shape(None if shape.rank is None else tuple(shape.as_list()))
 
 
-def _trace_graph(tf: Any, builder: Callable[[], Any], request: Request, folder: Path) -> LiveModel:
-    """Trace code that builds a graph of TensorFlow 1."""
+def _trace_graph(
+    tf: Any, builder: Callable[[], Any], request: Request, folder: Path, how: Circumstances
+) -> LiveModel:
+    """Trace code that builds a graph of TensorFlow 1.
+
+    Raises:
+        OtherWay: It builds none.
+    """
     traced = Traced(folder / META_NAME, LiveObjects(), runtime=f"tensorflow {tf.__version__}")
+    may_be_eager = tf.executing_eagerly() and not how.is_settled
+    disturbed = other_initial_values(tf) if how.is_second else contextlib.nullcontext()
     try:
-        with _graph_mode(tf) as default, uncollected():
+        with _graph(tf, is_own_process=how.is_own_process) as default, uncollected(), disturbed:
             result = builder()
             graph = graph_of(tf, result, default)
             named = inputs_and_outputs(tf, result, traced.notes)
@@ -307,11 +309,24 @@ def _trace_graph(tf: Any, builder: Callable[[], Any], request: Request, folder: 
                 every = {*tf.compat.v1.global_variables(), *tf.compat.v1.local_variables()}
                 traced.objects = objects_of_graph(tf, sorted(every, key=lambda variable: variable.op.name))
     except Exception as error:
-        raise explain(error, request.code, "build the graph") from error
+        explained = explain(error, request.code, "build the graph")
+        explained.__cause__ = error if explained is not error else error.__cause__
+        if may_be_eager and not any(map(needs_legacy_keras, with_causes(error))):
+            raise OtherWay(Way.EAGERLY, explained) from error
+        raise explained from explained.__cause__
+    if may_be_eager and named is None and not request.graph_outputs and may_be_traced(tf, result):
+        raise OtherWay(Way.EAGERLY)
+    if named is None and result is not None and not is_keras_layer(result) and not request.graph_outputs:
+        checked_result(result, request.code)
     if not graph.get_operations():
         raise UsageError(
             "the code built no graph", path=request.code,
             hint="return the model, or the inputs and outputs of the graph that it builds",
+        )  # fmt: skip
+    if is_keras_layer(result) and named is None:
+        raise UsageError(
+            "the code switches eager execution off, which models of Keras 3 need", path=request.code,
+            hint="take disable_eager_execution() and disable_v2_behavior() out",
         )  # fmt: skip
     if result is not None and not holds_tensors(tf, result) and not request.graph_outputs and named is None:
         traced.notes.append(f"the code gives a {type(result).__name__}, which says nothing of inputs and outputs")
@@ -321,7 +336,7 @@ def _trace_graph(tf: Any, builder: Callable[[], Any], request: Request, folder: 
     if computed:
         refuse_pipelines(graph.as_graph_def(), computed, fed, code=request.code)
     _write(tf, graph, signatures, traced)
-    return GraphModel(tf, traced, graph)
+    return GraphModel(tf, traced)
 
 
 def _chosen_tensors(
@@ -335,9 +350,9 @@ def _chosen_tensors(
 
 
 @contextlib.contextmanager
-def _graph_mode(tf: Any) -> Iterator[Any]:
-    """Build into a graph of its own; where eager execution is off, what importing the code built comes first."""
-    if not tf.executing_eagerly() and tf.compat.v1.get_default_graph().get_operations():
+def _graph(tf: Any, *, is_own_process: bool) -> Iterator[Any]:
+    """Build into a graph of its own; where importing the code built one already, in our own process, into that."""
+    if is_own_process and not tf.executing_eagerly() and tf.compat.v1.get_default_graph().get_operations():
         yield tf.compat.v1.get_default_graph()
         return
     with tf.Graph().as_default() as graph:

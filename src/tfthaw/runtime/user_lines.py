@@ -66,7 +66,7 @@ def user_line(error: BaseException, path: str | os.PathLike[str] | None = None) 
     own = None if path is None else os.path.realpath(path)
     lines = [line for line in _lines(error) if _is_source(line.file)]
     for line in lines:
-        if os.path.realpath(line.file) == own or not _is_installed(line.file):
+        if os.path.realpath(line.file) == own or not is_installed(line.file):
             return line
     return None
 
@@ -106,7 +106,7 @@ def _is_cell(file: str) -> bool:
     return file.startswith(("<ipython-input", "<stdin>")) or "ipykernel_" in file
 
 
-def _is_installed(file: str) -> bool:
+def is_installed(file: str) -> bool:
     """Whether a file belongs to Python, to tfthaw or to an installed package."""
     if _is_cell(file):
         return False
