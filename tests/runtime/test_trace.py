@@ -250,3 +250,37 @@ def test_names_that_differ_by_case_alone_and_names_of_ours(tf, traced, spec):
     values = {name: ArrayTensor(np.eye(4, dtype=np.float32)) for name in nodes}
     found = live.run({entry.inputs["x"].name: np.ones((1, 4), np.float32)}, [entry.outputs["y"].name], values)
     np.testing.assert_array_equal(found[entry.outputs["y"].name], [[1.0, 2.0, 3.0, 4.0]])
+
+
+def test_inputs_that_would_change_nothing_are_refused(tf, traced, net):
+    same = traced(net, inputs=[X], signatures={"serving_default": "encode"})[1]
+    assert signatures(same) == {"serving_default": (["x"], ["code"])}
+    for wrong in ("x:float32[?,5]", "y:float32[?,4]", "x:int32[?,4]"):
+        with pytest.raises(UsageError, match=r"says itself what it takes \(x:float32\[\?,4\]\).*leave --input out"):
+            traced(net, inputs=[wrong], signatures={"serving_default": "encode"})
+
+
+def test_inputs_are_never_exchanged(tf, traced):
+    w = tf.Variable(tf.ones((4, 4)))
+
+    def attend(query, key):
+        return {"y": query @ w + 2 * key}
+
+    for order in (["query", "key"], ["key", "query"]):
+        _, message = traced(attend, inputs=[f"{name}:float32[?,4]" for name in order])
+        assert {name: item.name for name, item in message.signature_def["serving_default"].inputs.items()} == {
+            "query": "query:0", "key": "key:0"
+        }  # fmt: skip
+    with pytest.raises(UsageError, match=r"takes query, key; declared are keys, query; .* each by its name"):
+        traced(attend, inputs=["keys:float32[?,4]", "query:float32[?,4]"])
+
+
+def test_a_graph_that_is_there_is_taken_as_it_is(tf, traced):
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, (None, 4), "x")
+        y = tf.identity(x @ tf.compat.v1.get_variable("w", (4, 2)), "y")
+        graph.finalize()
+        for target in ((x, y), {"y": y}, ([x], {"y": y})):
+            live, message = traced(target)
+            assert signatures(message) == {"serving_default": (["x"], ["y"])}
+            assert live.run({"x:0": np.ones((1, 4), "f")}, ["y:0"], {"w": ArrayTensor(np.ones((4, 2), "f"))})

@@ -110,7 +110,6 @@ class _Child:
     def _trace(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Load the code and trace it."""
         tf = _start_tensorflow()
-        from tfthaw.runtime.graph_code import holds_tensors
         from tfthaw.runtime.initial_values import other_initial_values
         from tfthaw.runtime.trace import Circumstances, trace
 
@@ -132,11 +131,8 @@ class _Child:
                 hint=f"install Keras 2 with: pip install tf_keras; and set {LEGACY_KERAS_VARIABLE}=1 before",
             )  # fmt: skip
             return {"error": error_json(error), "needs": LEGACY_KERAS}
-        target = code.target
-        if holds_tensors(tf, target):  # a graph that was built while the module was imported
-            target = lambda: code.target  # noqa: E731
         asked = request_from_json(request["request"], functions)
-        self._model = trace(target, asked, Path(request["folder"]), how)
+        self._model = trace(code.target, asked, Path(request["folder"]), how)
         return {"traced": traced_json(self._model.traced)}
 
     def _run(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from tfthaw.errors import NotFoundError, UsageError
 from tfthaw.ir.input_specs import InputDeclaration
 from tfthaw.ir.signatures import DEFAULT_SIGNATURE
+from tfthaw.passes.prune import free_name
 from tfthaw.runtime.adapted_layers import computing_with_variables
 from tfthaw.runtime.keras_models import is_keras_layer, keras_function
 
@@ -47,10 +48,12 @@ class Traceable:
     Attributes:
         trace: Traces it and returns the `ConcreteFunction`.
         output_names: What its outputs are called where they have no names of their own.
+        says_inputs: Whether it says itself what it takes, so that nothing that was declared counts.
     """
 
     trace: Callable[[], Any]
     output_names: Sequence[str] = ()
+    says_inputs: bool = False
 
 
 @dataclass(slots=True)
@@ -91,7 +94,37 @@ def find_endpoints(tf: Any, target: Any, request: Request, notes: list[str]) -> 
         chosen = {key: _named(tf, target, what, request, notes) for key, what in request.signatures.items()}
     else:
         chosen = _default(tf, target, request, notes)
-    return [_endpoint(tf, key, item) for key, item in chosen.items()]
+    endpoints = [_endpoint(tf, key, item) for key, item in chosen.items()]
+    if request.inputs and all(item.says_inputs for item in chosen.values()):
+        _refuse_idle_inputs(tf, endpoints, request)
+    return endpoints
+
+
+def _refuse_idle_inputs(tf: Any, endpoints: Sequence[Endpoint], request: Request) -> None:
+    """Refuse declared inputs where the functions say themselves what they take, and it is something else.
+
+    Raises:
+        UsageError: They would change nothing.
+    """
+    wanted = [tensor_spec(tf, item) for item in request.inputs]
+    for endpoint in endpoints:
+        given = [tf.TensorSpec(tensor.shape, tensor.dtype, name=name) for name, tensor in endpoint.inputs.items()]
+        if given == wanted:
+            return
+    takes = "; ".join(
+        ", ".join(f"{name}:{tensor.dtype.name}{_dims(tensor.shape)}" for name, tensor in endpoint.inputs.items())
+        for endpoint in endpoints
+    )
+    raise UsageError(
+        f"{request.code} says itself what it takes ({takes}), and --input would change nothing",
+        hint="leave --input out",
+    )
+
+
+def _dims(shape: Any) -> str:
+    if shape.rank is None:
+        return ""
+    return f"[{','.join('?' if size is None else str(size) for size in shape.as_list())}]"
 
 
 def is_function(value: Any) -> bool:
@@ -206,12 +239,12 @@ def _traceable(tf: Any, value: Any, request: Request, name: str, notes: list[str
         function, specs, output_names = keras_function(tf, value, request.inputs, name, said)
         return Traceable(lambda: tf.function(function).get_concrete_function(*specs), output_names)
     if is_concrete(value):
-        return Traceable(lambda: value)
+        return Traceable(lambda: value, says_inputs=True)
     if not callable(value):
         raise UsageError(f"{name} is a {type(value).__name__}, which cannot be called", hint=_WHAT)
     function = value if is_function(value) else tf.function(value)
     if getattr(function, "input_signature", None) is not None:
-        return Traceable(function.get_concrete_function)
+        return Traceable(function.get_concrete_function, says_inputs=True)
     parameters = _parameters(value)
     if request.inputs:
         args, kwargs = _arguments(tf, parameters, request.inputs, name)
@@ -294,11 +327,12 @@ def _arguments(
     required = [key for key, item in parameters.items() if item.default is inspect.Parameter.empty]
     if set(specs) <= set(parameters) and set(required) <= set(specs):
         return [], specs
-    if not parameters or len(specs) == len(required):
+    by_position = len(specs) == len(required) and (len(specs) == 1 or not set(specs) & set(parameters))
+    if not parameters or by_position:
         return list(specs.values()), {}
     raise UsageError(
         f"{name} takes {', '.join(parameters) or 'nothing'}; declared are {', '.join(specs)}",
-        hint="declare an input for every argument that is a tensor",
+        hint="declare an input for every argument that is a tensor, each by its name",
     )
 
 
@@ -326,11 +360,11 @@ def _endpoint(tf: Any, key: str, item: Traceable) -> Endpoint:
     count = len(concrete.inputs) - len(concrete.captured_inputs)
     inputs: dict[str, Any] = {}
     for tensor in concrete.inputs[:count]:
-        inputs[_free(_argument_name(tensor), inputs)] = tensor
+        inputs[free_name(inputs, _argument_name(tensor))] = tensor
     outputs: dict[str, Any] = {}
     names = _output_names(tf, graph.structured_outputs, item.output_names)
     for name, tensor in zip(names, concrete.outputs, strict=True):
-        outputs[_free(name, outputs)] = tensor
+        outputs[free_name(outputs, name)] = tensor
     if not outputs:
         raise UsageError(f"{key} gives no tensor", hint="let the function return what it computes")
     return Endpoint(key, concrete, inputs, outputs)
@@ -341,14 +375,6 @@ def _argument_name(tensor: Any) -> str:
         return str(tensor.op.get_attr("_user_specified_name").decode())
     except ValueError:  # what the user did not name has no such attr
         return str(tensor.op.name)
-
-
-def _free(name: str, taken: Mapping[str, Any]) -> str:
-    number, free = 0, name
-    while free in taken:
-        number += 1
-        free = f"{name}_{number}"
-    return free
 
 
 def _output_names(tf: Any, structure: Any, given: Sequence[str]) -> list[str]:

@@ -7,10 +7,13 @@ are the inputs then; or nothing, where the user names the outputs.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from tfthaw.errors import UsageError
+from tfthaw.ir.signatures import DEFAULT_SIGNATURE
+from tfthaw.passes.prune import free_name
 from tfthaw.runtime.keras_models import is_keras_layer
 from tfthaw.runtime.reached import reached_nodes
 
@@ -101,30 +104,61 @@ def holds_tensors(tf: Any, result: Any) -> bool:
     return bool(_flat(tf, result))
 
 
-def inputs_and_outputs(tf: Any, result: Any, notes: list[str]) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Return the inputs and outputs that a builder returned, by name; None where it returned none.
+Named = dict[str, Any]
+"""Tensors by name."""
+
+
+def graph_signatures(tf: Any, result: Any, notes: list[str]) -> dict[str, tuple[Named, Named]]:
+    """Return the inputs and outputs that a builder returned, by name, for each signature; none where it returned none.
 
     Args:
         tf: TensorFlow.
         result: What the builder returned.
-        notes: What was guessed; added to.
+        notes: What was guessed or left out; added to.
     """
     if is_keras_layer(result):
         result = (list(result.inputs), list(result.outputs))
     if not holds_tensors(tf, result):
-        return None
-    if isinstance(result, (tuple, list)) and len(result) == 2:
-        first, second = ([*_flat(tf, part)] for part in result)
-        if first and second and all(tensor.op.type in _PLACEHOLDERS for tensor in first):
-            return _named(tf, result[0]), _named(tf, result[1])
-    tensors = _named(tf, result)
+        return {}
+    pairs = _fields(result)
+    if pairs is not None and pairs and all(_is_pair(tf, part) for part in pairs.values()):
+        return {key: (_named(tf, part[0], notes), _named(tf, part[1], notes)) for key, part in pairs.items()}
+    if _is_pair(tf, result):
+        return {DEFAULT_SIGNATURE: (_named(tf, result[0], notes), _named(tf, result[1], notes))}
+    tensors = _named(tf, result, notes)
     given = {name: tensor for name, tensor in tensors.items() if tensor.op.type in _PLACEHOLDERS}
     outputs = {name: tensor for name, tensor in tensors.items() if name not in given}
     if not outputs:
-        return None
-    inputs = given or _named(tf, _placeholders(outputs.values()))
+        return {}
+    inputs = given or _named(tf, _placeholders(outputs.values()), notes)
     notes.append(f"inputs are {', '.join(inputs) or 'none'}, outputs {', '.join(outputs)}, as the code gives them")
-    return inputs, outputs
+    return {DEFAULT_SIGNATURE: (inputs, outputs)}
+
+
+def _is_pair(tf: Any, result: Any) -> bool:
+    """Whether a result is (inputs, outputs): the first are placeholders, data of a pipeline, or named like the second.
+
+    Two tensors of which one is computed of the other may just as well both be outputs.
+    """
+    if not isinstance(result, (tuple, list)) or len(result) != 2 or _fields(result) is not None:
+        return False
+    first, second = (_flat(tf, part) for part in result)
+    if not first or not second:
+        return False
+    if all(tensor.op.type in _PLACEHOLDERS or tensor.op.type in _PIPELINE_OPS for tensor in first):
+        return True
+    return all(_fields(part) is not None for part in result)
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """Return the parts of a dict, a namedtuple or a dataclass by name; None where a value is none of them."""
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=True))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+    return None
 
 
 def _placeholders(outputs: Iterable[Any]) -> list[Any]:
@@ -146,26 +180,49 @@ def _placeholders(outputs: Iterable[Any]) -> list[Any]:
     return [operation.outputs[0] for operation in sorted(found, key=lambda item: order[item.name])]
 
 
-def _named(tf: Any, value: Any) -> dict[str, Any]:
-    """Return tensors by name: the key of a dict, else the tensor's own name with `/` turned into `_`."""
-    if not isinstance(value, Mapping):
-        return {
-            tensor.name.removesuffix(":0").replace("/", "_").replace(":", "_"): tensor for tensor in _flat(tf, value)
-        }
-    named: dict[str, Any] = {}
-    for key, item in value.items():
+def _named(tf: Any, value: Any, notes: list[str]) -> Named:
+    """Return tensors by name: the key of a dict, else the tensor's own name with `/` turned into `_`.
+
+    Args:
+        tf: TensorFlow.
+        value: What has the tensors.
+        notes: What is no tensor, and what has another name than it should have; added to.
+    """
+    wanted: list[tuple[str, Any, bool]] = []  # name, tensor, whether it is called just so
+    fields = _fields(value)
+    if fields is None:
+        for tensor in _flat(tf, value):
+            name = tensor.name.removesuffix(":0")
+            plain = name.replace("/", "_").replace(":", "_")
+            wanted.append((plain, tensor, plain == name))
+    for key, item in (fields or {}).items():
         tensors = _flat(tf, item)
-        for number, tensor in enumerate(tensors):
-            named[str(key) if len(tensors) == 1 else f"{key}_{number}"] = tensor
-    return named
+        wanted += [(key, tensor, True) if len(tensors) == 1 else (f"{key}_{number}", tensor, False)
+                   for number, tensor in enumerate(tensors)]  # fmt: skip
+        if not tensors and item is not None:
+            notes.append(f"{key} is left out: {type(item).__name__} is no tensor of the graph")
+    named: Named = {}
+    names: dict[int, str] = {}
+    for position in sorted(range(len(wanted)), key=lambda position: not wanted[position][2]):
+        name, tensor, _ = wanted[position]
+        names[position] = free = free_name(named, name)
+        if free != name:
+            notes.append(f"{tensor.name} is called {free}, since {named[name].name} is called {name}")
+        named[free] = tensor
+    return {names[position]: tensor for position, (_, tensor, _) in enumerate(wanted)}
 
 
 def _flat(tf: Any, value: Any) -> list[Any]:
-    """Return the tensors in what a builder returned, in order."""
-    if isinstance(value, Mapping):
-        return [tensor for item in value.values() for tensor in _flat(tf, item)]
+    """Return the tensors in what a builder returned, in order; a variable is its value."""
+    fields = _fields(value)
+    if fields is not None:
+        return [tensor for item in fields.values() for tensor in _flat(tf, item)]
     if isinstance(value, (list, tuple)):
         return [tensor for item in value for tensor in _flat(tf, item)]
     if isinstance(value, (tf.SparseTensor, tf.RaggedTensor)):
         return [item for item in tf.nest.flatten(value, expand_composites=True) if is_symbolic(tf, item)]
+    if isinstance(value, tf.Variable):
+        # what the variable was made with, so that no node comes on top; reference variables have the other
+        read = getattr(value, "_graph_element", getattr(value, "_snapshot", None))
+        return [read] if read is not None and is_symbolic(tf, read) else []
     return [value] if is_symbolic(tf, value) else []

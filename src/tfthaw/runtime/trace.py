@@ -23,7 +23,6 @@ from typing import Any
 from tfthaw.errors import TfthawError, UnsupportedError, UsageError
 from tfthaw.ir.attrs import Shape
 from tfthaw.ir.live_objects import LiveObjects, LiveVariable
-from tfthaw.ir.signatures import DEFAULT_SIGNATURE
 from tfthaw.runtime.builders import (
     OtherWay,
     Way,
@@ -42,8 +41,8 @@ from tfthaw.runtime.function_graphs import build_graph, captured_constants, capt
 from tfthaw.runtime.graph_code import (
     asset_files,
     graph_of,
+    graph_signatures,
     holds_tensors,
-    inputs_and_outputs,
     no_waiting,
     refuse_pipelines,
 )
@@ -99,9 +98,12 @@ def trace(target: Any, request: Request, folder: Path, how: Circumstances | None
     tf = import_tensorflow("trace the model's code")
     how = how if how is not None else Circumstances()
     with _ONE_AT_A_TIME:
-        is_built = is_builder(tf, target, request)
+        is_graph = holds_tensors(tf, target)
+        is_built = not is_graph and is_builder(tf, target, request)
         with how.drawn.watched():
-            if is_built:
+            if is_graph:
+                live = _trace_graph(tf, lambda: target, request, folder, replace(how, is_settled=True))
+            elif is_built:
                 live = _built(tf, target, request, folder, how)
             else:
                 live = _trace_object(tf, target, request, folder, how.readings)
@@ -304,7 +306,7 @@ def _trace_graph(
         with _graph(tf, is_own_process=how.is_own_process) as default, uncollected(), disturbed:
             result = builder()
             graph = graph_of(tf, result, default)
-            named = inputs_and_outputs(tf, result, traced.notes)
+            signatures = graph_signatures(tf, result, traced.notes)
             with graph.as_default():
                 every = {*tf.compat.v1.global_variables(), *tf.compat.v1.local_variables()}
                 traced.objects = objects_of_graph(tf, sorted(every, key=lambda variable: variable.op.name))
@@ -314,29 +316,44 @@ def _trace_graph(
         if may_be_eager and not any(map(needs_legacy_keras, with_causes(error))):
             raise OtherWay(Way.EAGERLY, explained) from error
         raise explained from explained.__cause__
-    if may_be_eager and named is None and not request.graph_outputs and may_be_traced(tf, result):
+    is_said = bool(signatures or request.graph_outputs)
+    if not is_said and may_be_eager and may_be_traced(tf, result):
         raise OtherWay(Way.EAGERLY)
-    if named is None and result is not None and not is_keras_layer(result) and not request.graph_outputs:
-        checked_result(result, request.code)
-    if not graph.get_operations():
-        raise UsageError(
-            "the code built no graph", path=request.code,
-            hint="return the model, or the inputs and outputs of the graph that it builds",
-        )  # fmt: skip
-    if is_keras_layer(result) and named is None:
-        raise UsageError(
-            "the code switches eager execution off, which models of Keras 3 need", path=request.code,
-            hint="take disable_eager_execution() and disable_v2_behavior() out",
-        )  # fmt: skip
-    if result is not None and not holds_tensors(tf, result) and not request.graph_outputs and named is None:
+    _require_graph(graph, None if is_said else result, request.code)
+    if not is_said and result is not None and not holds_tensors(tf, result):
         traced.notes.append(f"the code gives a {type(result).__name__}, which says nothing of inputs and outputs")
     traced.assets = asset_files(tf, graph)
-    signatures = {} if named is None or request.graph_outputs else {DEFAULT_SIGNATURE: named}
+    signatures = {} if request.graph_outputs else signatures
     computed, fed = _chosen_tensors(request, signatures)
     if computed:
         refuse_pipelines(graph.as_graph_def(), computed, fed, code=request.code)
     _write(tf, graph, signatures, traced)
     return GraphModel(tf, traced)
+
+
+def _require_graph(graph: Any, unsaid: Any, code: str) -> None:
+    """Refuse what a builder gave where that is no graph.
+
+    Args:
+        graph: The graph that it built into.
+        unsaid: What it gave, where that says nothing of inputs and outputs.
+        code: What it is called.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if is_keras_layer(unsaid):
+        raise UsageError(
+            "the code switches eager execution off, which models of Keras 3 need", path=code,
+            hint="take disable_eager_execution() and disable_v2_behavior() out",
+        )  # fmt: skip
+    if unsaid is not None:
+        checked_result(unsaid, code)
+    if not graph.get_operations():
+        raise UsageError(
+            "the code built no graph", path=code,
+            hint="return the model, or the inputs and outputs of the graph that it builds",
+        )  # fmt: skip
 
 
 def _chosen_tensors(
