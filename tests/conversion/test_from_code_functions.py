@@ -302,3 +302,21 @@ def test_a_function_whose_variables_are_gone_is_refused(tf, tmp_path):
     checkpoint = tf.train.Checkpoint(Stale()).write(str(tmp_path / "ckpt"))
     with pytest.raises(UsageError, match="variables that are gone"):
         export(Stale, tmp_path, "frozen-graph", checkpoint=checkpoint, signature="serving_default=serve")
+
+
+def test_outputs_that_are_none_are_no_outputs(tf, tmp_path):
+    class Module(tf.Module):
+        def __init__(self):
+            self.w = tf.Variable(tf.ones((4, 2)), name="w")
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        def __call__(self, x):
+            return x @ self.w, None, {"k": x, "none": None}
+
+    model = scrambled(Module())
+    checkpoint = tf.train.Checkpoint(model).write(str(tmp_path / "ckpt"))
+    result = export(model, tmp_path, "saved-model", checkpoint=checkpoint, verify="outputs")
+    assert result.verified.outputs.done
+    found = compute(tf, result, "saved-model", {"x": X})
+    assert_close(found["output_0"], model(X)[0])
+    assert len(found) == 2

@@ -5,7 +5,9 @@ import logging
 import os
 import random
 import sys
+import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +18,16 @@ from tfthaw.errors import TfthawError
 pytestmark = pytest.mark.tf
 
 
+def open_files():
+    """Return the files that this process has open, where the system tells."""
+    folder = Path("/proc/self/fd")
+    return [os.readlink(item) for item in folder.iterdir() if item.is_symlink()] if folder.is_dir() else []
+
+
 def state(tf):
     """Return what a user could notice of the process."""
+    from tensorflow.python.ops import resource_variable_ops as resources
+
     v1 = tf.compat.v1
     return {
         "eager": tf.executing_eagerly(), "default graph": id(v1.get_default_graph()),
@@ -30,6 +40,8 @@ def state(tf):
         "root logger": (logging.getLogger().level, list(logging.getLogger().handlers)),
         "random": random.getstate(), "numpy": json.dumps(np.random.get_state()[1].tolist()),
         "strategy": tf.distribute.has_strategy(), "streams": (sys.stdout, sys.stderr, sys.stdin),
+        "files": sorted(file for file in open_files() if "ckpt" in file),
+        "watched": (dict(vars(resources.BaseResourceVariable)), tf.queue.QueueBase.dequeue, np.random.default_rng),
     }  # fmt: skip
 
 
@@ -80,19 +92,61 @@ def test_names_that_keras_counts_go_on_as_without_us(tf, net, tmp_path):
     assert tf.keras.layers.Dense(2).name == f"dense_{number + 1}"
 
 
-def test_a_builder_of_a_graph_of_tensorflow_1_leaves_no_graph(tf, tmp_path):
+def build_graph(tf):
     v1 = tf.compat.v1
+    x = v1.placeholder(tf.float32, [None, 3], "x")
+    return x, tf.matmul(x, v1.get_variable("w", [3, 2]), name="y")
 
-    def build():
-        x = v1.placeholder(tf.float32, [None, 3], "x")
-        return x, tf.matmul(x, v1.get_variable("w", [3, 2]))
 
+@pytest.fixture
+def graph_checkpoint(tf, tmp_path):
+    v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
-        build()
+        build_graph(tf)
         session.run(v1.global_variables_initializer())
-        checkpoint = v1.train.Saver().save(session, str(tmp_path / "ckpt"))
+        return v1.train.Saver().save(session, str(tmp_path / "graph-ckpt"))
+
+
+def test_a_builder_of_a_graph_of_tensorflow_1_leaves_no_graph(tf, tmp_path, graph_checkpoint):
     before = state(tf)
-    tfthaw.convert(build, tmp_path / "out.pb", checkpoint=checkpoint, to="frozen-graph", verify="weights")
+    tfthaw.convert(lambda: build_graph(tf), tmp_path / "out.pb", checkpoint=graph_checkpoint, to="frozen-graph",
+                   verify="outputs")  # fmt: skip
+    assert state(tf) == before
+
+
+def test_a_script_of_tensorflow_1_finds_its_graph_as_it_was(tf, net, tmp_path, graph_checkpoint):
+    """In the graph that is being built: builders build elsewhere, tensors are taken where they are."""
+    model, checkpoint, _ = net
+    with tf.Graph().as_default():
+        tensors = build_graph(tf)
+        before = state(tf)
+        for number, source in enumerate((lambda: build_graph(tf), tensors, lambda: tensors)):
+            result = tfthaw.convert(source, tmp_path / f"{number}.pb", to="frozen-graph", checkpoint=graph_checkpoint)
+            assert result.verified.outputs.done
+            assert result.outputs == {"y": "y:0"}
+        assert tfthaw.convert(model, tmp_path / "out", to="saved-model", checkpoint=checkpoint).verified.outputs.done
+        assert state(tf) == before
+
+
+def test_several_threads_at_once(tf, net, tmp_path, graph_checkpoint):
+    model, checkpoint, _ = net
+    sources = [(model, checkpoint), (lambda: build_graph(tf), graph_checkpoint)] * 3
+    errors = []
+
+    def convert(number):
+        source, values = sources[number]
+        try:
+            tfthaw.convert(source, tmp_path / f"{number}.pb", to="frozen-graph", checkpoint=values, verify="weights")
+        except TfthawError as error:
+            errors.append(error)
+
+    before = state(tf)
+    threads = [threading.Thread(target=convert, args=[number]) for number in range(len(sources))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
     assert state(tf) == before
 
 

@@ -6,10 +6,13 @@ handles of other variables, which hold the given values. A graph of TensorFlow 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from tfthaw.dtypes import DType
 from tfthaw.errors import RuntimeFailure, UsageError
@@ -76,6 +79,18 @@ class LiveModel(Protocol):
         ...
 
 
+@contextlib.contextmanager
+def calling_eagerly(tf: Any) -> Iterator[None]:
+    """Leave a graph that somebody is building; where eager execution is off altogether, all is a graph."""
+    from tensorflow.python.eager import context
+
+    if tf.executing_eagerly() or context.default_execution_mode != context.EAGER_MODE:
+        yield
+        return
+    with context.eager_mode():
+        yield
+
+
 class FunctionModel:
     """Traced functions.
 
@@ -114,11 +129,12 @@ class FunctionModel:
             if missing:
                 raise UsageError(f"nothing is fed to {', '.join(missing)}")
             try:
-                results = self._call(endpoint, [inputs[tensor.name] for tensor in fed.values()], values, held)
+                with calling_eagerly(self._tf):
+                    results = self._call(endpoint, [inputs[tensor.name] for tensor in fed.values()], values, held)
+                    computed = dict(zip(endpoint.outputs, results, strict=True))
+                    found.update((tensor, computed[name].numpy()) for tensor, name in wanted.items())
             except (self._tf.errors.OpError, ValueError, TypeError) as error:
                 raise RuntimeFailure(f"the live model does not run: {_shortened(error)}") from error
-            computed = dict(zip(endpoint.outputs, results, strict=True))
-            found.update((tensor, computed[name].numpy()) for tensor, name in wanted.items())
         return {tensor: found[tensor] for tensor in outputs}
 
     def _call(self, endpoint: Endpoint, arguments: Sequence[Array], values: Mapping[str, Tensor],
@@ -138,7 +154,8 @@ class FunctionModel:
             captured.append(held[node].handle)
         tensors = [tf.convert_to_tensor(value, dtype=placeholder.dtype)
                    for value, placeholder in zip(arguments, concrete.inputs, strict=False)]  # fmt: skip
-        return list(tf.nest.flatten(concrete._call_flat(tensors, captured), expand_composites=True))
+        results = tf.nest.flatten(concrete._call_flat(tensors, captured), expand_composites=True)
+        return [item for item in results if item is not None]
 
     def run_artifacts(self, attempts: Sequence[Sequence[Run]]) -> Answer:
         """Run artifacts in a process of their own."""
@@ -179,7 +196,8 @@ class GraphModel:
                     if variable.op.name in values:
                         # the initializer's op, with another value in the place of the initial one
                         assign = variable.initializer
-                        session.run(assign, {assign.inputs[1]: values[variable.op.name].numpy()})
+                        # a copy: sessions keep what they are fed until the next one runs, and so its file open
+                        session.run(assign, {assign.inputs[1]: np.array(values[variable.op.name].numpy())})
                 results = session.run(list(outputs), dict(inputs))
         except (self._tf.errors.OpError, ValueError, TypeError, KeyError) as error:
             raise RuntimeFailure(f"the live graph does not run: {_shortened(error)}") from error

@@ -49,7 +49,7 @@ from tfthaw.runtime.graph_code import (
 from tfthaw.runtime.graph_objects import objects_holding, objects_of_graph, uncollected
 from tfthaw.runtime.initial_values import Readings, other_initial_values
 from tfthaw.runtime.keras_models import fresh_keras_names, is_keras_layer, keras_generation
-from tfthaw.runtime.live_model import FunctionModel, GraphModel, LiveModel, Traced, dtype_of
+from tfthaw.runtime.live_model import FunctionModel, GraphModel, LiveModel, Traced, calling_eagerly, dtype_of
 from tfthaw.runtime.live_objects import collect_objects
 from tfthaw.runtime.reached import python_nodes, reached_nodes
 from tfthaw.runtime.tensorflow_runner import import_tensorflow, quiet
@@ -97,7 +97,7 @@ def trace(target: Any, request: Request, folder: Path, how: Circumstances | None
     """
     tf = import_tensorflow("trace the model's code")
     how = how if how is not None else Circumstances()
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, calling_eagerly(tf):
         is_graph = holds_tensors(tf, target)
         is_built = not is_graph and is_builder(tf, target, request)
         with how.drawn.watched():
@@ -220,6 +220,8 @@ def _trace_object(tf: Any, target: Any, request: Request, folder: Path, readings
     built = build_graph(tf, endpoints, nodes, code=code, doubled_scopes=_generation(target) == 3)
     traced.assets = built.assets
     _write(tf, built.graph, built.signatures, traced)
+    if not tf.executing_eagerly():
+        return GraphModel(tf, traced)
     return FunctionModel(tf, traced, target, endpoints, signatures=built.signatures, nodes=nodes)
 
 
