@@ -66,14 +66,17 @@ def in_a_list(*names):
                         *every], keras=3)  # fmt: skip
 
 
-def in_the_optimizer(*names, elsewhere=False):
+def in_the_optimizer(*names, path=("model", "optimizer"), elsewhere=False, **others):
     """Return a checkpoint whose optimizer lists what it trained."""
-    every = {str(number): (name, 2) for number, name in enumerate(names)}
-    graph, values = stored({"optimizer": {"_trainable_variables": every}, "model": {}})
+    tree = {"_trainable_variables": {str(number): (name, 2) for number, name in enumerate(names)}}
+    for part in reversed(path):
+        tree = {part: tree, **({} if "model" in path else {"net": {}})}
+    tree.setdefault("model", {})
+    graph, values = stored({**tree, **others})
     if elsewhere:
-        first = graph.nodes[2].children[0].node
+        first = next(number for number, node in enumerate(graph.nodes) if node.attributes)
         model = next(child.node for child in graph.nodes[0].children if child.name == "model")
-        graph.nodes[model].children = [Child(first, "hidden")]
+        graph.nodes[model].children += [Child(first, "hidden")]
     return graph, values
 
 
@@ -83,7 +86,7 @@ class TestOrderOfTraining:
     def test_it_counts_where_layers_have_the_same_names(self, names):
         found = match(in_a_list("a", "b"), in_the_optimizer(*names))
         assert found.reasons == {"a": "trained", "b": "trained"}
-        assert found.keys["b"] == f"optimizer/_trainable_variables/1{VALUE_KEY}"
+        assert found.keys["b"] == f"model/optimizer/_trainable_variables/1{VALUE_KEY}"
 
     def test_layers_of_other_names_are_refused(self):
         with pytest.raises(RestoreError, match=r"a/kernel is at the place of 'x/b/kernel' .* other names") as caught:
@@ -92,6 +95,32 @@ class TestOrderOfTraining:
 
     def test_what_has_a_place_among_the_objects_is_not_found_by_order(self):
         assert not match(in_a_list("a", "b"), in_the_optimizer("s/a/kernel", "s/b/kernel", elsewhere=True)).keys
+
+    @pytest.mark.parametrize("path", [("optimizer",), ("trainer", "optimizer"), ("opt",)])
+    def test_an_optimizer_that_is_not_the_models_own_is_taken_where_it_is_named(self, path):
+        names, root = ("x/a/kernel", "x/b/kernel"), "/".join(path)
+        with pytest.raises(RestoreError, match=f"nothing says that it was this model: --checkpoint-root {root} takes"):
+            match(in_a_list("a", "b"), in_the_optimizer(*names, path=path))
+        found = match(in_a_list("a", "b"), in_the_optimizer(*names, path=path), root=root)
+        assert found.reasons == {"a": "trained", "b": "trained"}
+
+    def test_two_models_that_were_trained_are_told_apart_by_the_user(self):
+        names = ("x/a/kernel", "x/b/kernel")
+        other = {"optimizer": {"_trainable_variables": {"0": (names[0], 2), "1": (names[1], 2)}}}
+        with pytest.raises(RestoreError, match=r"root model/optimizer or --checkpoint-root critic/optimizer"):
+            match(in_a_list("a", "b"), in_the_optimizer(*names, critic=other))
+        for root in ("model", "critic", "critic/optimizer"):
+            keys = match(in_a_list("a", "b"), in_the_optimizer(*names, critic=other), root=root).keys
+            assert {key.partition("/")[0] for key in keys.values()} == {root.partition("/")[0]}
+
+    def test_the_other_keras_has_its_own_order(self):
+        numbered, names = in_a_list("dense", "dense_1"), ("x/dense/kernel", "x/dense_1/kernel")
+        numbered.keras = 2
+        assert len(match(numbered, in_the_optimizer(*names)).keys) == 2
+        crossed = in_a_list("dense_1", "dense")
+        crossed.keras = 2
+        with pytest.raises(RestoreError, match="where they are alike, and nothing says that it has the code's order"):
+            match(crossed, in_the_optimizer(*names))
 
 
 class TestMaps:
@@ -193,6 +222,27 @@ class TestSavedFiles:
         assert not self.fill("layers/dense/kernel", "head/vars/0").unused
 
 
+class TestVariablesThatTensorFlowNumbers:
+    """Equally named ones in a graph: `W`, `W_1`; those that `get_variable` makes have the names that the user gave."""
+
+    def fill(self, mine, theirs, *, is_numbered=True):
+        each = [LiveVariable(name, (name,), DType.float32, Shape((2,)), is_numbered=is_numbered) for name in mine]
+        values = {name: ArrayTensor(np.zeros(2, "float32")) for name in theirs}
+        return match_live(LiveObjects(loose=each), values, None)
+
+    def test_fewer_of_them_are_refused(self):
+        with pytest.raises(RestoreError, match="'W' may be 'W_1' in the checkpoint, which has more"):
+            self.fill(["W"], ["W", "W_1"])
+        with pytest.raises(RestoreError, match="'W_1' may be 'W' in the checkpoint"):
+            self.fill(["W_1"], ["W", "W_1"])
+        assert len(self.fill(["W", "W_1"], ["W", "W_1", "b"]).keys) == 2
+        assert len(self.fill(["W"], ["W", "W_1"], is_numbered=False).keys) == 1
+
+    def test_what_the_code_has_not_is_told(self):
+        found = self.fill(["a"], ["a", "b", "a/Adam", "global_step"])
+        assert found.notes == ["1 more variables are in the checkpoint, and the code does not have them: b"]
+
+
 class TestNumberedNames:
     def fill(self, mine, theirs, **shapes):
         objects = live({str(number): variable(name, f"{name}/kernel") for number, name in enumerate(mine)})
@@ -212,6 +262,7 @@ class TestNumberedNames:
         assert len(self.fill(["dense", "dense_1"], ["dense", "dense_1", "dense_2"], dense=3, dense_1=4).keys) == 2
 
     def test_numbers_of_the_users_own_tell(self):
+        assert len(self.fill(["head_1"], ["head_0", "head_1", "head_2"]).keys) == 1
         names = [f"layer_{number}" for number in range(12)]
         assert len(self.fill(names[:4], names).keys) == 4
         assert len(self.fill(["block_1"], ["block_1", "block_2"]).keys) == 1

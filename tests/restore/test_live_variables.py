@@ -157,11 +157,24 @@ class TestObjects:
         objects = live({"net": {"w": variable("v")}})
         graph = stored({"net": {"w": ("p", 2), "more": {"w": ("q", 2)}, "optimizer": {"m": ("r", 2)}},
                         "step": ("s", 2)})  # fmt: skip
+        assert match(objects, graph).unused == [f"step{VALUE_KEY}", f"net/more/w{VALUE_KEY}"]
+        graph[1][f"step{VALUE_KEY}"] = ArrayTensor(np.int64(3))
         assert match(objects, graph).unused == [f"net/more/w{VALUE_KEY}"]
+
+    def test_what_was_saved_beside_the_model_is_none_of_its_variables(self):
+        graph = stored({"model": {"net": {"w": ("p", 2)}}, "other": {"w": ("q", 2)}, "scale": ("s", 2)})
+        assert match(live({"net": {"w": variable("v")}}), graph).unused == []
+
+    @pytest.mark.parametrize("parts", [("_iterations", "_learning_rate"), ("iter", "decay", "beta_1")])
+    def test_an_optimizer_is_none_of_them_whatever_it_is_called(self, parts):
+        graph = stored({"net": {"w": ("p", 2)}, "opt": {**dict.fromkeys(parts, ("s", 2)), "m": {"w": ("q", 2)}}})
+        assert match(live({"net": {"w": variable("v")}}), graph).unused == []
 
     def test_a_layer_that_was_not_built_is_no_difference(self):
         objects = live({"net": {"w": variable("v"), "head": {}}})
         graph = stored({"net": {"w": ("p", 2), "head": {"w": ("q", 2)}}})
+        assert match(objects, graph).unused == [f"net/head/w{VALUE_KEY}"]
+        objects.nodes[objects.nodes[1].children["head"]].is_built = False
         assert match(objects, graph).unused == []
 
     def test_names_fill_what_paths_leave_open(self):

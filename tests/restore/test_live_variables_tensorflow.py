@@ -76,7 +76,12 @@ def test_every_checkpoint_fills_the_model_in_both_keras(tf, tmp_path, name, gene
         live = live_models.built(tf, name, other)
         for kind, path in paths.items():
             is_short = generation == 3 and kind in ("model", "root")
-            matches = require_trained(path, live, trained, LEFT_OUT.get(name, ()) if is_short else ())
+            root = None
+            if (name, generation, kind) == ("lists_of_layers", 3, "trainer"):  # whose optimizer that is, nothing says
+                root = "trainer/optimizer"
+                with pytest.raises(RestoreError, match=f"--checkpoint-root {root} takes them in that order"):
+                    found(path, live)
+            matches = require_trained(path, live, trained, LEFT_OUT.get(name, ()) if is_short else (), root=root)
             assert not matches.unused
 
 
@@ -197,7 +202,7 @@ class TestSeveralModels:
         assert lines[0] == "the code has 6 variables, the checkpoint 4: 1 bias more, 1 kernel more"
         assert sorted(matches.keys) == [f"weight {number}" for number in range(4)]
         _, matches, lines = found(path, self.nets(tf, generation, (4,))[0])
-        assert not lines
+        assert [line.partition(":")[0] for line in lines] == ["only in the checkpoint"] * 2
         assert len(matches.unused) == 2
 
 

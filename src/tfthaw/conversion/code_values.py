@@ -6,13 +6,15 @@ A checkpoint here is whatever holds values by name: of objects or names, V1 or V
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tfthaw.conversion.options import Options
 from tfthaw.errors import RestoreError, UnsupportedError, UsageError
 from tfthaw.ir.live_objects import LiveObjects
-from tfthaw.ir.object_graph import TrackableObjectGraph
+from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
 from tfthaw.passes.add_saver import OBJECT_GRAPH_KEY
 from tfthaw.restore.keras_layouts import locate_legacy
 from tfthaw.restore.live_differences import differences
@@ -63,11 +65,13 @@ class CheckpointValues:
         allowed = self._options.allow_unused
         unused = [key for key in matches.unused if not any(fnmatch.fnmatchcase(key, glob) for glob in allowed)]
         if unused:
-            raise RestoreError(
-                f"the model in the checkpoint has {len(unused)} variables that the code does not have: it is of "
-                "another architecture", unused=unused, path=self.path,
-                hint="give the code that the checkpoint was trained with, or name what may stay out: --allow-unused",
-            )  # fmt: skip
+            with self.explaining(objects, replace(matches, unused=unused)):
+                raise RestoreError(
+                    f"the model in the checkpoint has {len(unused)} variables that the code does not have: it is of "
+                    "another architecture", unused=unused, path=self.path,
+                    hint="give the code that the checkpoint was trained with, or name what may stay out: "
+                    f"--allow-unused '{_glob_of(unused)}'",
+                )  # fmt: skip
         return matches
 
     def _match(self, objects: LiveObjects) -> LiveMatches:
@@ -94,6 +98,13 @@ class CheckpointValues:
         except RestoreError as error:
             error.differences = tuple(differences(objects, matches, self.tensors, self.stored))
             raise
+
+
+def _glob_of(keys: Sequence[str]) -> str:
+    """Return a pattern that names keys, and few others."""
+    names = [key.removesuffix(VALUE_KEY) for key in keys]
+    common = os.path.commonpath(names)
+    return f"{common}*" if len(names) == 1 or common in names else f"{common}/*" if common else keys[0]
 
 
 def values_of_variables(

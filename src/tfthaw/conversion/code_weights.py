@@ -20,7 +20,7 @@ from tfthaw.ir.live_objects import LiveObject, LiveObjects, LiveVariable
 from tfthaw.ir.variables import graph_variables
 from tfthaw.passes.add_saver import OBJECT_GRAPH_KEY
 from tfthaw.restore.live_checkpoints import model_variables, names_by_key, names_of, object_checkpoint
-from tfthaw.restore.live_variables import LiveMatches, fits, label
+from tfthaw.restore.live_variables import LiveMatches
 from tfthaw.restore.plan import EMA_SUFFIX, Match, plan_restore
 from tfthaw.serde.artifacts import Artifact
 from tfthaw.tensors import Tensor
@@ -79,7 +79,7 @@ def _all_named(objects: LiveObjects, *, without_averages: bool) -> LiveObjects:
         if variable is not None and place in of_model and not variable.node:
             variable = replace(variable, node=f"{_UNREACHED} {place}")
         nodes.append(replace(item, variable=variable))
-    loose = [each for each in objects.loose if not (without_averages and label(each).endswith(EMA_SUFFIX))]
+    loose = [each for each in objects.loose if not (without_averages and each.label.endswith(EMA_SUFFIX))]
     return replace(objects, nodes=nodes, loose=loose)
 
 
@@ -110,7 +110,7 @@ def _found(
         if key is None:
             continue
         tensor = values.tensors[key]
-        if fits(wanted[node], tensor):
+        if wanted[node].fits(tensor):
             found[node] = Match(node, key, tensor, matches.reasons[node], tensor)
         else:
             plan.mismatched.append(_misfit(wanted[node], key, tensor))
@@ -122,7 +122,7 @@ def _found(
 def _misfit(variable: LiveVariable, key: str, tensor: Tensor) -> str:
     dims = ["?" if size is None else size for size in variable.shape.dims or ()]
     return (
-        f"{label(variable)} is {variable.dtype.name}{dims}, the checkpoint has {tensor.dtype.name}{list(tensor.shape)} "
+        f"{variable.label} is {variable.dtype.name}{dims}, the checkpoint has {tensor.dtype.name}{list(tensor.shape)} "
         f"under {key!r}"
     )
 
@@ -130,7 +130,7 @@ def _misfit(variable: LiveVariable, key: str, tensor: Tensor) -> str:
 def _left_out(objects: LiveObjects, found: Mapping[str, Match], values: CheckpointValues) -> list[str]:
     """Return what is not in what is written, as notes."""
     notes = []
-    without = [label(item) for item in objects.variables() if item.node and item.node not in found]
+    without = [item.label for item in objects.variables() if item.node and item.node not in found]
     if without:
         notes.append(f"the checkpoint has no value of {', '.join(without)}")
     rest = len(values.tensors) - len({match.key for match in found.values()}) - (OBJECT_GRAPH_KEY in values.tensors)

@@ -16,6 +16,7 @@ from typing import Any
 
 from tfthaw.dtypes import DType
 from tfthaw.ir.attrs import Shape
+from tfthaw.tensors import Tensor
 
 ASIDE = frozenset({
     "optimizer", "_optimizer", "save_counter", "metrics", "_metrics", "keras_api", "signatures", "loss_tracker",
@@ -44,6 +45,7 @@ class LiveVariable:
         dtype: Its element type.
         shape: Its shape; dims may be unknown.
         is_trainable: Whether training changes it.
+        is_numbered: Whether TensorFlow may have put a number behind its name, as for equally named ones of a graph.
     """
 
     node: str
@@ -51,6 +53,21 @@ class LiveVariable:
     dtype: DType
     shape: Shape
     is_trainable: bool = True
+    is_numbered: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return self.names[0] if self.names else self.node
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Whether a value has its type and shape."""
+        dims = self.shape.dims
+        if tensor.dtype is not self.dtype.base:
+            return False
+        return dims is None or (len(dims) == len(tensor.shape) and all(
+            size is None or size == actual for size, actual in zip(dims, tensor.shape, strict=True)
+        ))  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -66,6 +83,7 @@ class LiveObject:
         class_name: The Python class, for messages.
         is_inner: Whether it is an object that other checkpoints of the same model do not have: the `_functional` of a
             Sequential of Keras 3, or a root that is a list, dict or plain object of Python's.
+        is_built: Whether it has all of its variables; a Keras layer that nothing called has none yet.
     """
 
     children: dict[str, int] = field(default_factory=dict)
@@ -73,6 +91,7 @@ class LiveObject:
     variable: LiveVariable | None = None
     class_name: str = ""
     is_inner: bool = False
+    is_built: bool = True
 
 
 @dataclass(slots=True)
@@ -113,7 +132,7 @@ class LiveObjects:
                 {
                     "children": item.children, "other_children": item.other_children,
                     "variable": None if item.variable is None else _variable_json(item.variable),
-                    "class_name": item.class_name, "is_inner": item.is_inner,
+                    "class_name": item.class_name, "is_inner": item.is_inner, "is_built": item.is_built,
                 }
                 for item in self.nodes
             ],
@@ -128,6 +147,7 @@ class LiveObjects:
             LiveObject(
                 item["children"], item["other_children"],
                 None if item["variable"] is None else _variable(item["variable"]), item["class_name"], item["is_inner"],
+                item["is_built"],
             )
             for item in document["nodes"]
         ]  # fmt: skip
@@ -140,6 +160,7 @@ def _variable_json(variable: LiveVariable) -> dict[str, Any]:
     return {
         "node": variable.node, "names": list(variable.names), "dtype": variable.dtype.name,
         "shape": None if dims is None else list(dims), "trainable": variable.is_trainable,
+        "numbered": variable.is_numbered,
     }  # fmt: skip
 
 
@@ -148,4 +169,5 @@ def _variable(document: Mapping[str, Any]) -> LiveVariable:
     return LiveVariable(
         document["node"], tuple(document["names"]), DType[document["dtype"]],
         Shape(None if dims is None else tuple(dims)), document["trainable"],
+        document["numbered"],
     )  # fmt: skip

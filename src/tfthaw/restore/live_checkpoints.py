@@ -19,7 +19,6 @@ from tfthaw.ir.live_objects import LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, Child, SerializedTensor, TrackableObject, TrackableObjectGraph
 from tfthaw.ir.object_tree import escaped
 from tfthaw.restore.keras_objects import SAVE_COUNTER_KEY
-from tfthaw.restore.live_variables import label
 from tfthaw.tensors import ArrayTensor, Tensor
 
 _VALUE = "VARIABLE_VALUE"
@@ -57,7 +56,7 @@ def object_checkpoint(objects: LiveObjects, values: Mapping[int, Tensor]) -> Obj
         raise UnsupportedError(
             "object-based checkpoints of this Keras leave out layers that are in lists, so that they could not be "
             "restored" if lost else "the code has no objects that a checkpoint could have",
-            problems=[label(variable) for variable in named],
+            problems=[variable.label for variable in named],
             hint="write a checkpoint by names with --keys names, or keras-weights",
         )  # fmt: skip
     numbers = {place: number for number, place in enumerate(paths, 1)}
@@ -68,7 +67,7 @@ def object_checkpoint(objects: LiveObjects, values: Mapping[int, Tensor]) -> Obj
         if place in values and item.variable is not None:
             key = f"{path}{VALUE_KEY}"
             tensors[key] = values[place]
-            attributes.append(SerializedTensor(_VALUE, label(item.variable), key))
+            attributes.append(SerializedTensor(_VALUE, item.variable.label, key))
         children = [Child(numbers[child], name) for name, child in item.children.items()]
         nodes.append(TrackableObject(children, attributes))
     if objects.keras == 2:
@@ -99,7 +98,7 @@ def names_of(objects: LiveObjects) -> dict[str, str]:
     Raises:
         UnsupportedError: Several variables have one name.
     """
-    names = {variable.node: label(variable) for variable in objects.variables() if variable.node}
+    names = {variable.node: variable.label for variable in objects.variables() if variable.node}
     _require_unique(names.items())
     return names
 

@@ -15,16 +15,13 @@ from tfthaw.ir.attrs import Shape
 from tfthaw.ir.live_objects import ASIDE, TRAINED, LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
 from tfthaw.ir.object_variables import find_slots
-from tfthaw.restore.live_variables import LiveMatches, fits, label
+from tfthaw.restore.live_name_keys import is_default_name, names_of_models
+from tfthaw.restore.live_variables import LiveMatches
 from tfthaw.restore.live_walk import INNER, StoredView
-from tfthaw.restore.plan import EMA_SUFFIX
 from tfthaw.tensors import Tensor
 
 _MOST_LINES = 6  # of each kind
 _MOST_COMPARED = 2000  # names; difflib takes a millisecond for ten
-_SLOTS = ("/Adam", "/Adam_1", "/Momentum", "/RMSProp", "/RMSProp_1", "/Adagrad", "/Ftrl", "/Ftrl_1", "/Adadelta",
-          "/Adadelta_1")  # fmt: skip
-_STATE = ("beta1_power", "beta2_power", "global_step", "iteration", "learning_rate", "save_counter")
 
 
 def differences(objects: LiveObjects, matches: LiveMatches, values: Mapping[str, Tensor],
@@ -38,18 +35,21 @@ def differences(objects: LiveObjects, matches: LiveMatches, values: Mapping[str,
         stored: The checkpoint's object graph, or None.
 
     Returns:
-        Sentences, the one that explains most first; none where everything fits.
+        Sentences, the one that explains most first; none where everything fits and nothing is left over.
     """
     needed = {variable.node: variable for variable in objects.variables() if variable.node}
     names = _readable(values, stored, matches.root)
     misfits = {node: key for node, key in matches.keys.items()
-               if node in needed and key in values and not fits(needed[node], values[key])}  # fmt: skip
+               if node in needed and key in values and not needed[node].fits(values[key])}  # fmt: skip
     missing = {node: variable for node, variable in needed.items() if matches.keys.get(node) not in values}
     used = set(matches.keys.values())
     rest = {key: name for key, name in names.items() if key not in used}
-    if not misfits and not missing:
+    unused = set(matches.unused)
+    if not misfits and not missing and not unused:
         return []
-    lines = _summary(needed, names, missing)
+    if not misfits and not missing:
+        rest = {key: name for key, name in rest.items() if key in unused}
+    lines = _summary(needed, names, missing) if misfits or missing else []
     lines += _left_out(objects, missing, stored)
     lines += _other_sizes([(needed[node], values[key]) for node, key in misfits.items()])
     lines += _cut([_misfit(needed[node], key, values[key]) for node, key in misfits.items()], "other shapes")
@@ -62,16 +62,15 @@ def differences(objects: LiveObjects, matches: LiveMatches, values: Mapping[str,
 def _readable(values: Mapping[str, Tensor], stored: TrackableObjectGraph | None, root: str | None) -> dict[str, str]:
     """Return the checkpoint's variables without what only training needs: key -> a name for people."""
     if stored is None:
-        return {key: key for key, tensor in values.items()
-                if tensor.dtype is not DType.string and not key.endswith((*_SLOTS, EMA_SUFFIX))
-                and key.rpartition("/")[2] not in _STATE}  # fmt: skip
+        return {key: key for key in names_of_models(values)}
     view = StoredView(stored)
     top = view.follow_path(root) if root is not None else None
-    below = None if top is None else set(view.keys_below([top]))
+    below = None if top is None else set(view.keys_below(top))
     said = {node: (key, name) for node, key, name in view.stored_variables()}
     slots = find_slots(stored.nodes, {node: name for node, (_, name) in said.items()})
-    kept = {key: name or key.removesuffix(VALUE_KEY) for node, (key, name) in said.items()
-            if key in values and node not in slots}  # fmt: skip
+    kept = {key: name for node, (key, name) in said.items() if key in values and node not in slots}
+    kept = {key: key.removesuffix(VALUE_KEY) if not name or is_default_name(name) else name
+            for key, name in kept.items()}  # fmt: skip
     return {key: name for key, name in kept.items() if (key in below if below is not None else not _is_state(key))}
 
 
@@ -88,7 +87,7 @@ def _summary(needed: Mapping[str, LiveVariable], names: Mapping[str, str],
     if len(missing) == len(needed):
         return [f"none of the {len(needed)} variables of the code is in the checkpoint, which has {len(names)}: it is "
                 "of another model, or of a part of it that has no place in this one"]  # fmt: skip
-    mine = _kinds(label(variable) for variable in needed.values())
+    mine = _kinds(variable.label for variable in needed.values())
     theirs = _kinds(names.values())
     if len(needed) == len(names) and mine == theirs:
         return []
@@ -118,13 +117,13 @@ def _left_out(objects: LiveObjects, missing: Mapping[str, LiveVariable],
                 pending.append(child)
     reached = {item.variable.node for place, item in enumerate(objects.nodes)
                if place in seen and item.variable is not None}  # fmt: skip
-    lost = [label(variable) for node, variable in missing.items() if node not in reached]
+    lost = [variable.label for node, variable in missing.items() if node not in reached]
     if objects.keras != 3 or not lost or not (is_new or len(lost) == len(missing)):
         return []
     where = f"{len(lost)} of them are in layers that the code keeps in lists or dicts, such as {lost[0]}"
     listed = objects.nodes[0].other_children.get(TRAINED) if objects.nodes else None
     built = len(objects.nodes[listed].other_children) if listed is not None else 0
-    trained = max((len(keys) for keys in view.trained_lists()), default=0)
+    trained = max((len(each.keys) for each in view.trained_lists()), default=0)
     if 0 < built < trained:
         return [f"{where}: their values are in a list of the {trained} variables that were trained, and the code has "
                 f"built {built} of these; call the whole model once before it is returned"]  # fmt: skip
@@ -143,14 +142,14 @@ def _other_sizes(pairs: Sequence[tuple[LiveVariable, Tensor]]) -> list[str]:
 
 
 def _misfit(variable: LiveVariable, key: str, tensor: Tensor) -> str:
-    return (f"{label(variable)}: the code has {_kind(variable.dtype, variable.shape)}, "
+    return (f"{variable.label}: the code has {_kind(variable.dtype, variable.shape)}, "
             f"the checkpoint {_kind(tensor.dtype, tensor.shape)} ({key.removesuffix(VALUE_KEY)!r})")  # fmt: skip
 
 
 def _missing(variable: LiveVariable, rest: Mapping[str, str], values: Mapping[str, Tensor]) -> str:
-    fitting = {key: name for key, name in rest.items() if fits(variable, values[key])}
-    near = _nearest(label(variable), fitting or rest)
-    text = f"no value: {label(variable)} {_kind(variable.dtype, variable.shape)}"
+    fitting = {key: name for key, name in rest.items() if variable.fits(values[key])}
+    near = _nearest(variable.label, fitting or rest)
+    text = f"no value: {variable.label} {_kind(variable.dtype, variable.shape)}"
     return f"{text}; nearest: {', '.join(_stored(key, rest[key], values[key]) for key in near)}" if near else text
 
 

@@ -21,7 +21,7 @@ from tfthaw.restore.keras_assignment import assign
 from tfthaw.restore.keras_layouts import Located, is_aside, locate_objects
 from tfthaw.restore.keras_tree import KerasLayer, keras_tree
 from tfthaw.restore.live_name_keys import keys_by_names
-from tfthaw.restore.live_variables import LiveMatches, fits, label, mapped
+from tfthaw.restore.live_variables import LiveMatches, mapped
 from tfthaw.tensors import LazyTensor, Tensor
 
 _OLD_LAYERS = "_layer_checkpoint_dependencies"  # what Keras 2.12 and 2.13 called the list of layers
@@ -123,11 +123,11 @@ def _require_one_order(objects: LiveObjects, values: Mapping[str, Tensor], locat
     variables = {place: objects.nodes[place].variable for place in found}
     differing = {place: name for place, name in found.items() if nameless.get(place, name) != name}
     fitting = [variable for place in differing if (variable := variables[place]) is not None
-               and fits(variable, values[nameless[place]])]  # fmt: skip
+               and variable.fits(values[nameless[place]])]  # fmt: skip
     if differing and len(fitting) == len(differing) and nameless.keys() >= found.keys():
         raise RestoreError(
             "it cannot be known which value fills which variable",
-            mismatched=[f"order: {label(variable)} is {name!r} by its name, and {nameless[place]!r} by its layer's "
+            mismatched=[f"order: {variable.label} is {name!r} by its name, and {nameless[place]!r} by its layer's "
                         "place in the model" for place, name in differing.items()
                         if (variable := variables[place]) is not None],
             path=path, hint='a map file says it: "dataset" = "variable"',

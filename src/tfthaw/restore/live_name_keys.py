@@ -5,7 +5,7 @@ variables that want one name, both at the same rank, are refused.
 
 Keras numbers layers as they are made, so a second model in the same process has `dense_2` where the first had `dense`.
 Such names may be those of other layers in the checkpoint; where all of them fit as well with other numbers, names tell
-nothing, and that is refused too.
+nothing, and that is refused too. TensorFlow numbers equally named variables of a graph in the same way (`W`, `W_1`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,23 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Container, Mapping
 
+from tfthaw.dtypes import DType
 from tfthaw.ir.live_objects import LiveVariable
 from tfthaw.tensors import Tensor
 
+_OF_TRAINING = (
+    "/Adam", "/Adam_1", "/Momentum", "/RMSProp", "/RMSProp_1", "/Adagrad", "/Ftrl", "/Ftrl_1", "/Adadelta",
+    "/Adadelta_1", "/ExponentialMovingAverage",
+)  # fmt: skip
+_STATE = ("beta1_power", "beta2_power", "global_step", "iteration", "learning_rate", "save_counter")
+_DEFAULT = re.compile(r"Variable(_\d+)?")
 _NUMBER = re.compile(r"_(\d{1,6})$")
+
+
+def names_of_models(values: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of a checkpoint that may be those of a model's variables, and not what only training needs."""
+    names = (name for name, tensor in values.items() if tensor.dtype is not DType.string)
+    return [name for name in names if not name.endswith(_OF_TRAINING) and name.rpartition("/")[2] not in _STATE]
 
 
 def keys_by_names(
@@ -56,17 +69,21 @@ def keys_by_names(
                 problems.append((winners, f"name: {name!r} could fill {said}"))
 
 
-def drifted_names(found: Mapping[str, str], tensors: Mapping[str, Tensor], claimed: Collection[str]) -> list[str]:
+def drifted_names(
+    found: Mapping[str, str], tensors: Mapping[str, Tensor], claimed: Collection[str], numbered: Collection[str] = ()
+) -> list[str]:  # fmt: skip
     """Say which numbered names may be those of other layers.
 
     Args:
         found: node -> the name in the checkpoint that was found for it.
         tensors: The checkpoint's tensors by name.
         claimed: Every name that some live variable has.
+        numbered: Nodes of variables that TensorFlow itself may have numbered.
     """
+    whole = {name for node, name in found.items() if node in numbered}
     groups: dict[str, dict[str, int]] = defaultdict(dict)
     for name in found.values():
-        for stem, number, _ in _numbered(name):
+        for stem, number, _ in _numbered(name, is_whole=name in whole):
             groups[stem][name] = number
     problems = []
     for stem, members in sorted(groups.items()):
@@ -80,26 +97,30 @@ def drifted_names(found: Mapping[str, str], tensors: Mapping[str, Tensor], claim
                     f"layers depend on what was built before"
                 )
                 break
-    return problems + _more_layers(found, tensors, claimed)
+    return problems + _more_layers(found, tensors, claimed, whole)
 
 
-def _more_layers(found: Mapping[str, str], tensors: Mapping[str, Tensor], claimed: Collection[str]) -> list[str]:
+def _more_layers(
+    found: Mapping[str, str], tensors: Mapping[str, Tensor], claimed: Collection[str], whole: Collection[str]
+) -> list[str]:  # fmt: skip
     """Say which names may be those of earlier layers, where the checkpoint has more of a class than the code.
 
-    Only numbers that Keras gives: the first layer of a class has none.
+    Only numbers that Keras and TensorFlow give: the first one has none.
     """
     groups: dict[str, dict[str, int]] = defaultdict(dict)
     for name in found.values():
-        for stem, number, _ in _counted(name):
+        for stem, number, _ in _counted(name, is_whole=name in whole):
             groups[stem][name] = number
     present: dict[str, set[int]] = defaultdict(set)
+    own: set[str] = set()
     for name in tensors:
-        for stem, number, _ in _counted(name):
+        for stem, number, is_written in _counted(name, is_whole=True):
             if stem in groups:
                 present[stem].add(number)
+                own.update([stem] if is_written and not number else [])
     problems = []
     for stem, members in sorted(groups.items()):
-        for higher in sorted(present[stem]) if 0 in present[stem] else ():
+        for higher in sorted(present[stem]) if 0 in present[stem] and stem not in own else ():
             offset = higher - min(members.values())
             shifted = {name: _renumbered(name, stem, offset) for name in members} if offset > 0 else {}
             is_free = any(other not in claimed for other in shifted.values())
@@ -111,9 +132,19 @@ def _more_layers(found: Mapping[str, str], tensors: Mapping[str, Tensor], claime
     return problems
 
 
+def is_default_name(name: str) -> bool:
+    """Whether it is TensorFlow that called a variable so, because nobody gave it a name."""
+    return _DEFAULT.fullmatch(name.rpartition("/")[2]) is not None
+
+
 def without_numbers(name: str) -> str:
     """Return a name without the numbers that Keras gives to layers of one class."""
     return "/".join(_NUMBER.sub("", part) for part in name.split("/"))
+
+
+def layer_number(name: str) -> tuple[int, ...]:
+    """Return the numbers in the names of a variable's layers, 0 where there is none."""
+    return tuple(int(match[1]) if (match := _NUMBER.search(part)) else 0 for part in name.split("/")[:-1])
 
 
 def within_model(name: str) -> str:
@@ -126,29 +157,38 @@ def _are_alike(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and one.shape == other.shape and one.dtype is other.dtype
 
 
-def _numbered(name: str) -> list[tuple[str, int, int]]:
-    """Return each part of a name that ends in a number: the name up to its stem, the number, the part's position."""
+def _numbered(name: str, *, is_whole: bool = False) -> list[tuple[str, int, int]]:
+    """Return each part of a name that ends in a number: the name up to its stem, the number, the part's position.
+
+    Args:
+        name: The name.
+        is_whole: Whether its last part counts, which is the variable's own name.
+    """
     parts, result = name.split("/"), []
-    for position, part in enumerate(parts[:-1]):
+    for position, part in enumerate(parts if is_whole else parts[:-1]):
         match = _NUMBER.search(part)
         if match:
             result.append(("/".join([*parts[:position], part[: match.start()]]), int(match.group(1)), position))
     return result
 
 
-def _counted(name: str) -> list[tuple[str, int, int]]:
-    """Return each part of a name as `_numbered` does, those without number as the first of their class."""
-    numbered = {position: (stem, number, position) for stem, number, position in _numbered(name)}
+def _counted(name: str, *, is_whole: bool = False) -> list[tuple[str, int, bool]]:
+    """Return each part of a name: the name up to its stem, its number, and whether that is written; 0 mostly is not."""
+    numbered = {position: (stem, number) for stem, number, position in _numbered(name, is_whole=is_whole)}
     parts = name.split("/")
-    return [numbered.get(position, ("/".join(parts[: position + 1]), 0, position))
-            for position in range(len(parts) - 1)]  # fmt: skip
+    return [
+        (*numbered[position], True) if position in numbered else ("/".join(parts[: position + 1]), 0, False)
+        for position in range(len(parts) - (not is_whole))
+    ]  # fmt: skip
 
 
 def _renumbered(name: str, stem: str, offset: int) -> str:
-    for found, number, position in _counted(name):
-        if found == stem:
-            parts = name.split("/")
-            plain = parts[position].removesuffix(f"_{number}") if number else parts[position]
-            parts[position] = f"{plain}_{number + offset}" if number + offset else plain
-            return "/".join(parts)
-    return name
+    """Return a name with another number behind a stem."""
+    parts = name.split("/")
+    position = stem.count("/")
+    number = next((found for other, found, _ in _counted(name, is_whole=True) if other == stem), None)
+    if number is None:
+        return name
+    plain = stem.rpartition("/")[2]
+    parts[position] = f"{plain}_{number + offset}" if number + offset else plain
+    return "/".join(parts)

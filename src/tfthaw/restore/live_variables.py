@@ -2,7 +2,8 @@
 
 By objects where the checkpoint has an object graph: live objects and stored ones are walked together (`live_walk`) from
 the root under which the most variables are found. Then by names, exact ones alone (`live_name_keys`): the names of
-variables in an object graph, or the keys of a checkpoint by names. A map wins over everything.
+variables in an object graph, those of the same root, or the keys of a checkpoint by names. Then by the order in which
+an optimizer trained them (`live_training`). A map wins over everything.
 
 Shapes are no evidence for a match and never a reason to look elsewhere: a variable whose value has another shape is
 told of when the plan is made. What two ways of equal rank say differently is refused.
@@ -13,17 +14,27 @@ Source: restore.py of tensorflow/python/checkpoint.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from tfthaw.errors import NotFoundError, RestoreError
-from tfthaw.ir.live_objects import TRAINED, LiveObjects, LiveVariable
+from tfthaw.ir.live_objects import LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
-from tfthaw.restore.live_name_keys import drifted_names, keys_by_names, within_model, without_numbers
-from tfthaw.restore.live_walk import StoredView, Walked, only_stored, walk_together
+from tfthaw.restore.live_name_keys import (
+    drifted_names,
+    is_default_name,
+    keys_by_names,
+    names_of_models,
+    without_numbers,
+)
+from tfthaw.restore.live_training import order_of_training
+from tfthaw.restore.live_walk import StoredView, Walked, walk_together
 from tfthaw.tensors import Tensor
 
+_MOST_WRAPPED = 4
 _MOST_DEEP = 3  # `Checkpoint(trainer=trainer)` with `trainer.model.encoder`
+_MOST_RIVALS = 30
 _MOST_ROOTS = 500  # a checkpoint holds a few models; what is beyond is found by --checkpoint-root
 _MOST_COMPARED = 5  # wrong names of a map with those of the code; difflib takes its time
 _HINT_ROOT = "say which one is meant with --checkpoint-root NAME"
@@ -79,21 +90,29 @@ def match_live(objects: LiveObjects, values: Mapping[str, Tensor], stored: Track
         if root is not None:
             raise RestoreError(f"the checkpoint has no objects, so none is {root!r}", path=path)
         matcher.by_name({key: key for key in values})
+        matcher.note_others()
     else:
         view = StoredView(stored)
         matcher.by_objects(view, root)
-        names = _full_names(view, values)
+        names = _full_names(view, values, matcher.scope(view))
         matcher.compare_names(names)
         matcher.by_name(names)
-        matcher.by_training(view)
+        matcher.by_training(view, root)
+        matcher.note_unused(view)
     return matcher.result()
 
 
-def _full_names(view: StoredView, values: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the variables of an object graph that have a name of their own: name -> checkpoint key."""
+def _full_names(view: StoredView, values: Mapping[str, Tensor], scope: Container[str] | None) -> dict[str, str]:
+    """Return the variables of an object graph that have a name of their own: name -> checkpoint key.
+
+    Args:
+        view: The object graph.
+        values: The checkpoint's tensors by key.
+        scope: The keys that count; None for all.
+    """
     found: dict[str, set[str]] = {}
     for _, key, name in view.stored_variables():
-        if name and key in values:
+        if name and key in values and not is_default_name(name) and (scope is None or key in scope):
             found.setdefault(name, set()).add(key)
     return {name: next(iter(keys)) for name, keys in found.items() if len(keys) == 1}
 
@@ -119,6 +138,8 @@ class _Matcher:
         self._needed = reached or set(self._variables)
         self._contested: dict[str, list[str]] = {}
         self._problems: list[str] = []
+        self._walks_taken: list[Walked] = []
+        self._chosen_root: int | None = None
 
     def _id(self, place: int) -> str:
         variable = self._objects.nodes[place].variable
@@ -133,18 +154,44 @@ class _Matcher:
 
     def by_objects(self, view: StoredView, root: str | None) -> None:
         """Take what the object graphs say."""
-        paths = view.paths(_MOST_DEEP)
-        chosen = [_root_at(view, root, self._path)] if root is not None else list(paths)
-        walks = self._walks(view, chosen)
+        paths = view.paths()
+        self._chosen_root = _root_at(view, root, self._path) if root is not None else None
+        near = [place for place, path in paths.items() if path.count("/") < _MOST_DEEP]
+        roots = near if self._chosen_root is None else [self._chosen_root]
+        walks = next((found for start in self._starts() if (found := self._walks(view, roots, start))), [])
+        if walks and self._chosen_root is None:
+            most = max(walks, key=lambda walk: len(self._fitting(walk)))
+            walks += self._walks(view, _built_like(view, most.root, paths, near), most.start)
         best = self._best(walks, paths) if walks else None
         is_complete = best is not None and len(self._fitting(best)) == len(self._needed)
         if not is_complete and root is None and self._is_container():
             self._apart(view, paths)
         elif best is not None:
-            self._take_walk(view, best)
+            self._take_walk(best)
             self._found.root = root if root is not None else paths.get(best.root, "")
             if best.root and root is None and self._found.root != "model":
                 self._found.notes.append(f"the model is {self._found.root!r} in the checkpoint")
+
+    def _starts(self) -> list[int]:
+        """Return the live objects that may be what was saved: the root, and what it wraps if that holds everything."""
+        found = [0] if self._objects.nodes else []
+        needed = {place for place, item in enumerate(self._objects.nodes)
+                  if item.variable is not None and self._id(place) in self._needed}  # fmt: skip
+        for place in found:
+            if len(found) > _MOST_WRAPPED or not needed:
+                break
+            inner = [child for child in self._objects.nodes[place].children.values()
+                     if needed <= self._objects.model_places(child).keys()]  # fmt: skip
+            found += [child for child in dict.fromkeys(inner) if child not in found]
+        return found
+
+    def scope(self, view: StoredView) -> set[str] | None:
+        """Return the keys that names may lead to: those of the same root; None where no root is known."""
+        if self._chosen_root is None and not self._walks_taken:
+            return None
+        roots = {walk.root for walk in self._walks_taken}
+        roots |= set() if self._chosen_root is None else {self._chosen_root}
+        return {key for root in roots for key in view.keys_below(root)}
 
     def _is_container(self) -> bool:
         """Whether the code returned objects in a list, dict or plain object of Python's, which no checkpoint has."""
@@ -172,7 +219,7 @@ class _Matcher:
 
     def _fits(self, variable: LiveVariable, key: str) -> bool:
         tensor = self._values.get(key)
-        return tensor is not None and fits(variable, tensor)
+        return tensor is not None and variable.fits(tensor)
 
     def _best(self, walks: list[Walked], paths: Mapping[int, str]) -> Walked:
         """Return the walk that found the most; the root itself wins over what hangs on it, which is told.
@@ -209,20 +256,20 @@ class _Matcher:
             if walks:
                 best = self._best(walks, paths)
                 roots[name] = paths.get(best.root, "")
-                self._take_walk(view, best)
+                self._take_walk(best)
         if len(set(roots.values())) < len(roots):
             said = ", ".join(f"{name}: {root!r}" for name, root in roots.items())
             self._problems.append(f"objects: several that the code returned are one in the checkpoint: {said}")
         self._found.notes += [f"{name} is {root!r} in the checkpoint" for name, root in roots.items() if name != root]
 
-    def _take_walk(self, view: StoredView, walk: Walked) -> None:
+    def _take_walk(self, walk: Walked) -> None:
+        self._walks_taken.append(walk)
         for place, key in walk.keys.items():
             if self._fits_or_is_needed(place, key):
                 self._take(self._id(place), key, "object" if place in walk.exact else "layer")
         for place, keys in walk.contested.items():
             if self._id(place) not in self._found.keys:
                 self._contested[self._id(place)] = keys
-        self._found.unused += only_stored(self._objects, view, walk)
 
     def _fits_or_is_needed(self, place: int, key: str) -> bool:
         """Whether to take a key: of what is needed also one that does not fit, since that is to be told."""
@@ -257,7 +304,7 @@ class _Matcher:
             for name in variable.names:
                 other = takers.get(names.get(name, ""))
                 if other is not None and name not in other.names and without_numbers(name) != without_numbers(here):
-                    self._problems.append(f"objects: {label(variable)} is {key!r} by its path in the checkpoint, and "
+                    self._problems.append(f"objects: {variable.label} is {key!r} by its path in the checkpoint, and "
                                           f"{names[name]!r} by its name: layers have changed places")  # fmt: skip
                     break
 
@@ -275,59 +322,61 @@ class _Matcher:
         self._problems += [problem for nodes, problem in contested if not self._needed.isdisjoint(nodes)]
         claimed = {name for variable in self._objects.variables() for name in variable.names}
         needed = {node: name for node, name in found.items() if node in self._needed}
-        self._problems += drifted_names(needed, {name: self._values[key] for name, key in free.items()}, claimed)
+        numbered = {node for node in needed if self._variables[node].is_numbered}
+        tensors = {name: self._values[key] for name, key in free.items()}
+        self._problems += drifted_names(needed, tensors, claimed, numbered)
         for node, name in found.items():
             self._take(node, free[name], "name")
 
-    def by_training(self, view: StoredView) -> None:
+    def by_training(self, view: StoredView, root: str | None) -> None:
         """Take the order in which an optimizer, or an export, of Keras 3 keeps what is trained.
 
-        Checkpoints of Keras 3 leave out layers in lists; the optimizer has their variables nevertheless. The order
-        counts where each of its variables has the shape and the last name of the live one, and no other evidence speaks
-        against it: a layer of another name, or a place among the objects, which is no place of these variables.
+        Args:
+            view: The object graph.
+            root: What the user named.
         """
-        top = self._objects.nodes[0] if self._objects.nodes else None
-        place = top.other_children.get(TRAINED) if top is not None else None
-        if place is None or all(name in self._found.keys for name in self._needed):
+        if all(name in self._found.keys for name in self._needed):
             return
-        listed = self._objects.nodes[place].other_children
-        places = [listed[str(number)] for number in range(len(listed))]
-        names = {key: name for _, key, name in view.stored_variables()}
-        elsewhere = view.keys_of_objects()
-        for keys in view.trained_lists():
-            pairs = list(zip(places, keys, strict=False))
-            fresh = [(each, key) for each, key in pairs if self._id(each) not in self._found.keys]
-            if len(keys) != len(places) or not all(self._is_likely(each, key, names[key]) for each, key in pairs):
-                continue
-            if any(key in elsewhere for _, key in fresh):
-                continue
-            strange = [(each, key) for each, key in fresh if not self._is_called_alike(each, names[key])]
-            if strange:
-                self._problems += [f"order: {self._label(each)} is at the place of {names[key]!r} in the list of what "
-                                   "was trained: the layers have other names" for each, key in strange]  # fmt: skip
-                return
-            for each, key in fresh:
-                self._take(self._id(each), key, "trained")
-            if fresh:
-                self._found.notes.append(f"{len(fresh)} variables are in the checkpoint only in a list of what was "
-                                         "trained; they were found by their order there")  # fmt: skip
-            return
+        keys = {place: self._found.keys[self._id(place)] for place in range(len(self._objects.nodes))
+                if self._id(place) in self._found.keys}  # fmt: skip
+        owners = {walk.root for walk in self._walks_taken if walk.start == 0}
+        found = order_of_training(self._objects, view, self._values, keys, owners=owners, chosen=self._chosen_root)
+        self._problems += found.problems
+        self._found.notes += found.notes
+        for place, key in found.keys.items():
+            self._take(self._id(place), key, "trained")
 
-    def _is_likely(self, place: int, key: str, name: str) -> bool:
-        variable = self._objects.nodes[place].variable
-        if variable is None or self._found.keys.get(self._id(place), key) != key or not self._fits(variable, key):
-            return False
-        return name.rpartition("/")[2] in {each.rpartition("/")[2] for each in variable.names}
+    def note_unused(self, view: StoredView) -> None:
+        """Note the variables of the model in the checkpoint that the code does not have.
 
-    def _is_called_alike(self, place: int, name: str) -> bool:
-        """Whether a variable's layer has the name that the checkpoint says, numbers and the outermost model apart."""
-        variable = self._objects.nodes[place].variable
-        names = variable.names if variable is not None else ()
-        return within_model(name) in {within_model(each) for each in names}
+        A live object without any variable that nothing has called yet is a layer that nothing exported calls.
+        """
+        walks = self._walks_taken
+        used = set(self._found.keys.values())
+        for walk in walks:
+            used.update(walk.keys.values(), *walk.contested.values())
+        unbuilt = {node for walk in walks for place, nodes in walk.partners.items() for node in nodes
+                   if not self._objects.nodes[place].is_built and not self._holds_variables(place)}  # fmt: skip
+        roots = [walk.root for walk in walks] or _smallest_holding(view, self._found.keys.values())
+        for root in roots:
+            nearest = {view.key(child) for child in view.children(root).values()}
+            self._found.unused += [
+                key for key in view.keys_below(root, unbuilt)
+                if key not in used and not (key in nearest and key in self._values and _is_counter(self._values[key]))
+            ]  # fmt: skip
 
-    def _label(self, place: int) -> str:
-        variable = self._objects.nodes[place].variable
-        return label(variable) if variable is not None else self._id(place)
+    def note_others(self) -> None:
+        """Tell of what a checkpoint by names has besides: nothing says whether it belongs to the same model."""
+        used = set(self._found.keys.values())
+        claimed = {name for variable in self._variables.values() for name in variable.names}
+        others = [name for name in names_of_models(self._values) if name not in used and name not in claimed]
+        if used and others:
+            said = ", ".join(others[:_MOST_COMPARED]) + (" ..." if len(others) > _MOST_COMPARED else "")
+            self._found.notes.append(f"{len(others)} more variables are in the checkpoint, and the code does not have "
+                                     f"them: {said}")  # fmt: skip
+
+    def _holds_variables(self, place: int) -> bool:
+        return any(self._objects.nodes[below].variable is not None for below in self._objects.model_places(place))
 
     def result(self) -> LiveMatches:
         """Return what was found.
@@ -338,7 +387,7 @@ class _Matcher:
         for name, keys in self._contested.items():
             said = " or ".join(repr(key) for key in keys)
             if name in self._needed:
-                self._problems.append(f"objects: {label(self._variables[name])} is {said} in the checkpoint")
+                self._problems.append(f"objects: {self._variables[name].label} is {said} in the checkpoint")
         if self._problems:
             raise RestoreError(
                 "it cannot be known which value fills which variable", mismatched=self._problems, path=self._path,
@@ -362,10 +411,32 @@ class _Matcher:
         for name, key in self._found.keys.items():
             takers.setdefault(key, []).append(name)
         return [
-            f"{key!r} fills {' and '.join(label(self._variables[name]) for name in names)}, as the map says"
+            f"{key!r} fills {' and '.join(self._variables[name].label for name in names)}, as the map says"
             for key, names in takers.items()
             if len(names) > 1 and "map" in {self._found.reasons.get(name) for name in names}
         ]
+
+
+def _built_like(view: StoredView, root: int, paths: Iterable[int], known: Container[int]) -> list[int]:
+    """Return further objects that have the same parts as one: another copy of the same model, however deep."""
+    parts = view.children(root).keys()
+    found = (node for node in paths if node not in known and view.children(node).keys() == parts)
+    return list(islice(found, _MOST_RIVALS))
+
+
+def _smallest_holding(view: StoredView, keys: Collection[str]) -> list[int]:
+    """Return the object near the root that holds variables and the fewest others; none where there is no such one."""
+    wanted = set(keys)
+    if not wanted:
+        return []
+    near = islice((node for node, path in view.paths().items() if path.count("/") < _MOST_DEEP), _MOST_RIVALS)
+    found = [(len(below), node) for node in near if wanted <= (below := set(view.keys_below(node)))]
+    return [min(found)[1]] if found else []
+
+
+def _is_counter(tensor: Tensor) -> bool:
+    """Whether a value counts something, such as steps, and is no part of what a model computes."""
+    return not tensor.shape and tensor.dtype.numpy.kind in "iu"
 
 
 def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
@@ -404,21 +475,6 @@ def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
     return found, problems
 
 
-def fits(variable: LiveVariable, tensor: Tensor) -> bool:
-    """Whether a value has the type and shape of a variable."""
-    dims = variable.shape.dims
-    if tensor.dtype is not variable.dtype.base:
-        return False
-    return dims is None or (len(dims) == len(tensor.shape) and all(
-        size is None or size == actual for size, actual in zip(dims, tensor.shape, strict=True)
-    ))  # fmt: skip
-
-
-def label(variable: LiveVariable) -> str:
-    """Return the name of a variable for people."""
-    return variable.names[0] if variable.names else variable.node
-
-
 def _root_at(view: StoredView, root: str, path: str | None) -> int:
     """Return the object of a checkpoint at a path; `.` is its root.
 
@@ -427,6 +483,6 @@ def _root_at(view: StoredView, root: str, path: str | None) -> int:
     """
     found = view.follow_path(root)
     if found is None:
-        known = view.paths(_MOST_DEEP).values()
+        known = view.paths().values()
         raise NotFoundError.named("object", root, [name for name in known if name], path=path)
     return found

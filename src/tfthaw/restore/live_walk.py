@@ -31,6 +31,12 @@ _SECOND_COPY = "_all_variables/"  # where `model.export` of Keras 3 saves all va
 _TRAINED_LISTS = (TRAINED, "trainable_variables")
 _VARIABLE_LISTS = frozenset({*_TRAINED_LISTS, "_variables", "variables", "non_trainable_variables", "_all_variables"})
 _LAYER_LISTS = ("_operations", "_layers")
+_OPTIMIZER = ("optimizer", "_optimizer")
+_OF_OPTIMIZERS = frozenset({
+    "iter", "beta_1", "beta_2", "decay", "learning_rate", "momentum", "rho", "_iterations", "_learning_rate",
+    "_trainable_variables", "_momentums", "_velocities", "_variables", "_current_learning_rate", "inner_optimizer",
+    "_optimizer", "dynamic_counter", "step_counter",
+})  # fmt: skip
 _MOST_PARTNERS = 8  # an object has one place in a checkpoint, or a few where the checkpoint holds it twice
 
 
@@ -53,6 +59,20 @@ class Walked:
     contested: dict[int, list[str]] = field(default_factory=dict)
     partners: dict[int, list[int]] = field(default_factory=dict)
     start: int = 0
+
+
+class TrainedList(NamedTuple):
+    """A list of the variables that were trained.
+
+    Attributes:
+        owner: The object that has it: an optimizer, or what an export wrote.
+        is_optimizer: Whether that is an optimizer.
+        keys: Their checkpoint keys, in order.
+    """
+
+    owner: int
+    is_optimizer: bool
+    keys: tuple[str, ...]
 
 
 class StoredView(ObjectView):
@@ -98,29 +118,40 @@ class StoredView(ObjectView):
             pending += dict.fromkeys(fresh)
         return found
 
-    def keys_below(self, nodes: Iterable[int], but: Container[int] = ()) -> list[str]:
-        """Return the keys of all variables of objects, apart from what only training needs.
+    def keys_below(self, top: int, but: Container[int] = ()) -> list[str]:
+        """Return the keys of all variables of an object, apart from what only training needs; nearest first.
 
         Args:
-            nodes: The objects.
+            top: The object.
             but: Objects to leave out, with what only they hold.
         """
-        keys, pending = [], list(nodes)
-        seen = set(pending)
-        while pending:
-            here = pending.pop()
+        keys, waiting = [], [top]
+        seen = set(waiting)
+        for here in waiting:
             key = self.key(here)
-            if key is not None:
+            if key is not None and not key.startswith(_SECOND_COPY):
                 keys.append(key)
             for name, child in self.children(here).items():
-                if name not in ASIDE and child not in seen and child not in but:
+                if name not in ASIDE and child not in seen and child not in but and not self.is_optimizer(child):
                     seen.add(child)
-                    pending.append(child)
+                    waiting.append(child)
         return keys
 
     def follow_path(self, path: str) -> int | None:
         """Return the object at a path of names with slashes between; an empty one and `.` are the root."""
         return self.follow(0, tuple(part for part in path.split("/") if part not in ("", ".")))
+
+    def path_of(self, node: int) -> str | None:
+        """Return the shortest path that leads to an object, whatever is on it; None where none does."""
+        found = {0: ""} if self._count else {}
+        for here in (waiting := list(found)):
+            if here == node:
+                return found[here] or "."
+            for name, child in self.children(here).items():
+                if child not in found:
+                    found[child] = f"{found[here]}/{name}" if found[here] else name
+                    waiting.append(child)
+        return None
 
     def stored_variables(self) -> Iterator[tuple[int, str, str]]:
         """Yield each variable: the object, its checkpoint key, and what Python called it; exports have each twice."""
@@ -142,30 +173,40 @@ class StoredView(ObjectView):
             pending += fresh
         return keys
 
-    def trained_lists(self) -> list[list[str]]:
-        """Return the keys that optimizers and exports of Keras 3 list as trained, each list in its order."""
-        lists: dict[int, None] = {}
-        for node in range(self._count):
-            children = self.children(node)
-            lists.update((children[name], None) for name in _TRAINED_LISTS if name in children)
-        result = []
-        for each in lists:
-            found = self.children(each)
-            keys = [self.key(found.get(str(number))) for number in range(len(found))]
-            result.append([key for key in keys if key is not None])
-        return [keys for keys in result if keys]
+    def is_optimizer(self, node: int) -> bool:
+        """Whether an object is an optimizer, whatever it is called."""
+        return len(_OF_OPTIMIZERS & self.children(node).keys()) > 1
 
-    def paths(self, most_deep: int) -> dict[int, str]:
-        """Return the objects near the root, nearest first: object -> the names that lead to it."""
+    def trained_lists(self) -> list[TrainedList]:
+        """Return the lists of what was trained that optimizers and exports of Keras 3 have, each in its order."""
+        owners: dict[int, tuple[int, str]] = {}
+        for node in range(self._count):
+            for name in _TRAINED_LISTS:
+                if name in self.children(node):
+                    owners.setdefault(self.children(node)[name], (node, name))
+        result = []
+        for listed, (owner, name) in owners.items():
+            found = self.children(listed)
+            keys = [self.key(found.get(str(number))) for number in range(len(found))]
+            result.append(TrainedList(owner, name == TRAINED, tuple(key for key in keys if key is not None)))
+        return [each for each in result if each.keys]
+
+    def optimizers_of(self, node: int) -> set[int]:
+        """Return the optimizers that a compiled model has, those that others wrap among them."""
+        found = {child for name, child in self.children(node).items() if name in _OPTIMIZER}
+        for here in (waiting := list(found)):
+            inner = {child for name, child in self.children(here).items() if "optimizer" in name} - found
+            found |= inner
+            waiting += inner
+        return found
+
+    def paths(self) -> dict[int, str]:
+        """Return the objects of models, nearest to the root first: object -> the names that lead to it."""
         found = {0: ""} if self._count else {}
-        depths = {0: 0}
         for node in (waiting := list(found)):
-            if depths[node] == most_deep:
-                continue
             for name, child in self.children(node).items():
                 if child not in found and name not in ASIDE and name != TRAINED:
                     found[child] = f"{found[node]}/{name}" if found[node] else name
-                    depths[child] = depths[node] + 1
                     waiting.append(child)
         return found
 
@@ -198,39 +239,6 @@ def walk_together(objects: LiveObjects, view: StoredView, root: int, start: int 
         elif keys:
             result.contested[place] = keys
     return result
-
-
-def only_stored(objects: LiveObjects, view: StoredView, walked: Walked) -> list[str]:
-    """Return the keys of variables below objects that were found, where nothing was found for them.
-
-    What hangs on the root itself may be anything that was saved with the model; only its numbered layers are its own.
-    A live object without any variable is a layer that was not built, since nothing that is exported calls it.
-    """
-    found = {node for nodes in walked.partners.values() for node in nodes}
-    others: dict[int, None] = {}
-    own = objects.model_places(walked.start)
-    for place, nodes in walked.partners.items():
-        if place not in own or not _has_variables(objects, place):
-            continue
-        for node in nodes:
-            layers = view.numbered(node)
-            owned = layers if place == walked.start else {**view.children(node), **layers}
-            others.update((child, None) for name, child in owned.items() if name not in ASIDE and child not in found)
-    return view.keys_below(others, found)
-
-
-def _has_variables(objects: LiveObjects, place: int) -> bool:
-    """Whether a live object is a variable or has one below it."""
-    waiting = [place]
-    seen = {place}
-    for here in waiting:
-        if objects.nodes[here].variable is not None:
-            return True
-        for child in objects.nodes[here].children.values():
-            if child not in seen:
-                seen.add(child)
-                waiting.append(child)
-    return False
 
 
 class _Step(NamedTuple):

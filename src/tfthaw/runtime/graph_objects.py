@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tfthaw.errors import UnsupportedError
@@ -40,8 +41,19 @@ def objects_of_graph(tf: Any, variables: Sequence[Any]) -> LiveObjects:
     nodes = {id(variable): variable.op.name for variable in variables}
     result = objects_holding(tf, nodes)
     held = {variable.node for variable in result.variables()}
-    result.loose = [live_variable(item, nodes[id(item)]) for item in variables if nodes[id(item)] not in held]
+    named = _named_by_the_user()
+    result.loose = [
+        replace(live_variable(item, nodes[id(item)]), is_numbered=item.op.name not in named)
+        for item in variables if nodes[id(item)] not in held
+    ]  # fmt: skip
     return result
+
+
+def _named_by_the_user() -> set[str]:
+    """Return the names of the default graph's variables that `get_variable` made, which never changes a name."""
+    from tensorflow.python.ops.variable_scope import _get_default_variable_store
+
+    return set(_get_default_variable_store()._vars)
 
 
 def objects_holding(tf: Any, nodes: Mapping[int, str]) -> LiveObjects:

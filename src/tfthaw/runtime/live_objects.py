@@ -117,7 +117,8 @@ class _Collector:
         if parent is not None:
             self._parents[place] = parent
         variable = self._variable(value, place)
-        self._objects.append(LiveObject(variable=variable, class_name=type(value).__name__))
+        is_built = not keras_generation(value) or bool(getattr(value, "built", True))
+        self._objects.append(LiveObject(variable=variable, class_name=type(value).__name__, is_built=is_built))
         return place
 
     def _visit(self, place: int) -> None:
