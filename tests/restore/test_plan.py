@@ -9,7 +9,7 @@ from tfthaw.errors import RestoreError
 from tfthaw.ir.graph import GraphIndex
 from tfthaw.ir.variables import VariableDeclaration, graph_variables
 from tfthaw.restore.initial_values import constant_value, initial_values
-from tfthaw.restore.plan import choose_averages, plan_restore
+from tfthaw.restore.plan import plan_restore
 from tfthaw.tensors import ArrayTensor
 
 
@@ -171,28 +171,6 @@ def test_a_part_that_leaves_its_whole_is_no_match():
     found = plan([variable("w/part_0", [3, 2])], tensors(w=[5, 2]), declared=parts(4))
 
     assert found.mismatched == ["shape: w/part_0 is [3, 2], the checkpoint has [5, 2] under 'w'"]
-
-
-@pytest.mark.parametrize(
-    ("mode", "keys", "value"),
-    [("keep", {"a", "a/ExponentialMovingAverage", "b"}, 1), ("drop", {"a", "b"}, 1), ("use", {"a", "b"}, 2)],
-)
-def test_moving_averages(mode, keys, value):
-    values = {
-        "a": ArrayTensor(np.float32(1)),
-        "a/ExponentialMovingAverage": ArrayTensor(np.float32(2)),
-        "b": ArrayTensor(np.float32(3)),
-    }
-    found, notes = choose_averages(values, mode)
-
-    assert set(found) == keys
-    assert found["a"].numpy() == value
-    assert len(notes) == (mode != "keep")
-    assert set(values) == {"a", "a/ExponentialMovingAverage", "b"}
-
-
-def test_no_averages_are_said():
-    assert choose_averages(tensors(a=[1]), "use")[1] == ["--ema use: the checkpoint holds no moving averages"]
 
 
 def assigned(*nodes, value="c"):

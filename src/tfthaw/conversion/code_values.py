@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from tfthaw.conversion.options import Options
+from tfthaw.conversion.values import artifact_averages
 from tfthaw.errors import RestoreError, UnsupportedError, UsageError
 from tfthaw.ir.live_objects import LiveObjects
 from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
@@ -20,9 +21,11 @@ from tfthaw.restore.keras_layouts import locate_legacy
 from tfthaw.restore.live_differences import differences
 from tfthaw.restore.live_keras_files import match_keras_file
 from tfthaw.restore.live_variables import LiveMatches, match_live
-from tfthaw.restore.plan import choose_averages
+from tfthaw.restore.live_walk import StoredView
 from tfthaw.serde.artifacts import Artifact
 from tfthaw.tensors import Tensor
+
+_LAST_KERAS_2 = 2
 
 
 class CheckpointValues:
@@ -43,12 +46,12 @@ class CheckpointValues:
             raise UnsupportedError(f"{artifact.located.format} holds no values", path=artifact.path)
         self._artifact = artifact
         self._options = options
-        self.tensors, self.notes = choose_averages(artifact.tensors, options.ema)
         self.stored: TrackableObjectGraph | None = None
         if artifact.checkpoint is not None:
             from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
 
             self.stored = read_stored_graph(artifact.checkpoint)
+        self.tensors, self.notes = artifact_averages(artifact, artifact.tensors, options.ema)
 
     @property
     def path(self) -> str:
@@ -62,6 +65,7 @@ class CheckpointValues:
             RestoreError: What belongs to which is not clear.
         """
         matches = self._match(objects)
+        self._note_other_keras(objects, matches)
         allowed = self._options.allow_unused
         unused = [key for key in matches.unused if not any(fnmatch.fnmatchcase(key, glob) for glob in allowed)]
         if unused:
@@ -89,6 +93,19 @@ class CheckpointValues:
             objects, self.tensors, lambda tree: locate_legacy(tree, source.listed(), source.tensors, source.generation),
             path=self.path, renames=renames,
         )  # fmt: skip
+
+    def _note_other_keras(self, objects: LiveObjects, matches: LiveMatches) -> None:
+        """Tell of a checkpoint of the other Keras: values are found in it, and layers may compute otherwise."""
+        wrote = StoredView(self.stored).keras() if self.stored is not None else 0
+        if self._artifact.keras is not None:
+            from tfthaw.conversion.keras_sources import read_keras_source
+
+            wrote = read_keras_source(self._artifact).generation
+        if wrote and objects.keras and matches.keys and (wrote > _LAST_KERAS_2) != (objects.keras > _LAST_KERAS_2):
+            matches.notes.append(
+                f"the checkpoint is of Keras {wrote}, and the code ran under Keras {objects.keras}: some layers "
+                "compute otherwise there, hard_sigmoid and what uses it (ConvLSTM) among them"
+            )
 
     @contextmanager
     def explaining(self, objects: LiveObjects, matches: LiveMatches) -> Iterator[None]:

@@ -19,9 +19,10 @@ from tfthaw.formats.names import KERAS_FORMATS
 from tfthaw.ir.live_objects import LiveObject, LiveObjects, LiveVariable
 from tfthaw.ir.variables import graph_variables
 from tfthaw.passes.add_saver import OBJECT_GRAPH_KEY
+from tfthaw.restore.averages import EMA_SUFFIX
 from tfthaw.restore.live_checkpoints import model_variables, names_by_key, names_of, object_checkpoint
 from tfthaw.restore.live_variables import LiveMatches
-from tfthaw.restore.plan import EMA_SUFFIX, Match, plan_restore
+from tfthaw.restore.plan import Match, plan_restore
 from tfthaw.serde.artifacts import Artifact
 from tfthaw.tensors import Tensor
 

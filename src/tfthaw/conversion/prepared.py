@@ -30,8 +30,9 @@ from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
 from tfthaw.passes.shared_handles import merge_shared_handles
 from tfthaw.passes.tables import fill_tables, fillers, refuse_mutable_tables
 from tfthaw.passes.vocabularies import embed_vocabularies, file_names
+from tfthaw.restore.averages import choose_averages
 from tfthaw.restore.object_keys import keys_by_node
-from tfthaw.restore.plan import Plan, choose_averages
+from tfthaw.restore.plan import Plan
 from tfthaw.serde.described_ops import described_ops
 from tfthaw.tensors import Array, Tensor
 from tfthaw.verify.examples import serialized_example

@@ -11,8 +11,11 @@ from tfthaw.ir.model import Saver
 from tfthaw.ir.validation import require_consistent
 from tfthaw.passes.inline_functions import inline_functions
 from tfthaw.passes.prune import prune_library
+from tfthaw.restore.averages import averages_of_optimizers, choose_averages
 from tfthaw.restore.initial_values import initial_values, variables_of_assets
 from tfthaw.restore.plan import Match, Plan, plan_restore
+from tfthaw.serde.artifacts import Artifact
+from tfthaw.tensors import Tensor
 
 
 def plan_values(prepared: Prepared) -> Plan:
@@ -72,6 +75,23 @@ def _take_assigned(prepared: Prepared, plan: Plan) -> None:
         if variable.name in plan.missing:
             plan.missing.remove(variable.name)
         plan.matches[variable.node] = Match(variable.node, variable.name, value, "assigned", value)
+
+
+def artifact_averages(
+    artifact: Artifact, tensors: Mapping[str, Tensor], mode: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Use, drop or keep the moving averages among the tensors of an artifact; see `choose_averages`.
+
+    Raises:
+        RestoreError: There are none to use, or nothing says whose they are.
+    """
+    if mode == "keep" or artifact.checkpoint is None or not artifact.checkpoint.is_object_based:
+        return choose_averages(tensors, mode)
+    from tfthaw.serde.object_views import read_stored_graph  # only TensorFlow 2 has objects
+
+    stored = read_stored_graph(artifact.checkpoint)
+    averages = averages_of_optimizers(stored, path=artifact.path) if stored is not None else {}
+    return choose_averages(tensors, mode, averages)
 
 
 def saving_graph(saver: Saver | None, whole: Graph, described: Mapping[str, Definition]) -> Graph:

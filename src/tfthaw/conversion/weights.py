@@ -6,11 +6,11 @@ import fnmatch
 from collections.abc import Mapping
 
 from tfthaw.conversion.options import Options
+from tfthaw.conversion.values import artifact_averages
 from tfthaw.dtypes import DType
 from tfthaw.errors import RestoreError, UnsupportedError
 from tfthaw.ir.model import Model
 from tfthaw.ir.variables import optimizer_keys
-from tfthaw.restore.plan import choose_averages
 from tfthaw.serde.artifacts import Artifact, open_artifact
 from tfthaw.tensors import CastTensor, Tensor
 
@@ -25,8 +25,9 @@ def select_weights(artifact: Artifact, options: Options) -> tuple[dict[str, Tens
         RestoreError: A map names keys that are not there.
     """
     notes: list[str] = []
-    tensors = _source(artifact, options, notes)
-    tensors, said = choose_averages(tensors, options.ema)
+    if options.checkpoint is not None:
+        artifact = open_artifact(options.checkpoint)
+    tensors, said = artifact_averages(artifact, _source(artifact, options, notes), options.ema)
     notes += said
     if options.map:
         tensors = _renamed(tensors, options, artifact.path)
@@ -53,8 +54,6 @@ def cast_floats(tensors: Mapping[str, Tensor], options: Options, notes: list[str
 
 def _source(artifact: Artifact, options: Options, notes: list[str]) -> dict[str, Tensor]:
     """Return every tensor that the source has."""
-    if options.checkpoint is not None:
-        artifact = open_artifact(options.checkpoint)
     tensors = dict(artifact.variables)
     if not tensors and artifact.has_graph:
         model = artifact.model(options.tags)

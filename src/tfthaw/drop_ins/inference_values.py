@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tfthaw.errors import RestoreError
 from tfthaw.ir.variables import Variable
-from tfthaw.restore.plan import EMA_SUFFIX, choose_averages
+from tfthaw.restore.averages import EMA_SUFFIX, choose_averages
 from tfthaw.tensors import Tensor
 
 

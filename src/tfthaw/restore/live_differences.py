@@ -17,10 +17,11 @@ from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
 from tfthaw.ir.object_variables import find_slots
 from tfthaw.restore.live_name_keys import is_default_name, names_of_models
 from tfthaw.restore.live_variables import LiveMatches
-from tfthaw.restore.live_walk import INNER, StoredView
+from tfthaw.restore.live_walk import StoredView
 from tfthaw.tensors import Tensor
 
 _MOST_LINES = 6  # of each kind
+_LEAVING_OUT = 3  # the Keras whose checkpoints lack layers in lists
 _MOST_COMPARED = 2000  # names; difflib takes a millisecond for ten
 
 
@@ -107,8 +108,6 @@ def _left_out(objects: LiveObjects, missing: Mapping[str, LiveVariable],
     if stored is None:
         return []
     view = StoredView(stored)
-    is_new = any({INNER, "_operations", "_tracked", "_kernel", "_embeddings"} & view.children(node).keys()
-                 for node in range(len(stored.nodes)))  # fmt: skip
     seen, pending = {0}, [0] if objects.nodes else []
     while pending:
         for child in objects.nodes[pending.pop()].children.values():
@@ -118,7 +117,7 @@ def _left_out(objects: LiveObjects, missing: Mapping[str, LiveVariable],
     reached = {item.variable.node for place, item in enumerate(objects.nodes)
                if place in seen and item.variable is not None}  # fmt: skip
     lost = [variable.label for node, variable in missing.items() if node not in reached]
-    if objects.keras != 3 or not lost or not (is_new or len(lost) == len(missing)):
+    if objects.keras != _LEAVING_OUT or not lost or not (view.keras() == _LEAVING_OUT or len(lost) == len(missing)):
         return []
     where = f"{len(lost)} of them are in layers that the code keeps in lists or dicts, such as {lost[0]}"
     listed = objects.nodes[0].other_children.get(TRAINED) if objects.nodes else None

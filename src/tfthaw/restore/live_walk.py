@@ -31,6 +31,8 @@ _SECOND_COPY = "_all_variables/"  # where `model.export` of Keras 3 saves all va
 _TRAINED_LISTS = (TRAINED, "trainable_variables")
 _VARIABLE_LISTS = frozenset({*_TRAINED_LISTS, "_variables", "variables", "non_trainable_variables", "_all_variables"})
 _LAYER_LISTS = ("_operations", "_layers")
+_OF_KERAS_2 = frozenset({"keras_api", "_index_dict", "train_function"})
+_OF_KERAS_3 = frozenset({INNER, "_operations", "_tracked", "_kernel", "_embeddings", "_compiled_trainable_state"})
 _OPTIMIZER = ("optimizer", "_optimizer")
 _OF_OPTIMIZERS = frozenset({
     "iter", "beta_1", "beta_2", "decay", "learning_rate", "momentum", "rho", "_iterations", "_learning_rate",
@@ -172,6 +174,13 @@ class StoredView(ObjectView):
             seen.update(fresh)
             pending += fresh
         return keys
+
+    def keras(self) -> int:
+        """Return which Keras wrote the checkpoint, as far as its objects say: 2, 3, or 0."""
+        names = {name for node in range(self._count) for name in self.children(node)}
+        if names & _OF_KERAS_3:
+            return 3
+        return 2 if names & _OF_KERAS_2 or any(name.startswith(_NUMBERED) for name in names) else 0
 
     def is_optimizer(self, node: int) -> bool:
         """Whether an object is an optimizer, whatever it is called."""

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from tfthaw.errors import RestoreError, StructureError
 from tfthaw.ir.graph import Graph, GraphIndex
 from tfthaw.ir.variables import Variable, VariableDeclaration
+from tfthaw.restore.averages import EMA_SUFFIX
 from tfthaw.restore.saved_names import SavedAs, what_savers_say
 from tfthaw.tensors import Tensor, slice_tensor
-
-EMA_SUFFIX = "/ExponentialMovingAverage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,28 +221,3 @@ def _misfit(variable: Variable, match: Match) -> str | None:
         wanted = ["?" if size is None else size for size in dims or ()]
         return f"shape: {variable.name} is {wanted}, the checkpoint has {list(tensor.shape)} under {match.key!r}"
     return None
-
-
-def choose_averages(values: Mapping[str, Tensor], mode: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Use, drop or keep the moving averages of a checkpoint.
-
-    A shadow variable is named after its variable with `/ExponentialMovingAverage` behind it.
-
-    Args:
-        values: The checkpoint's tensors by key.
-        mode: `use`: variables take their average, and the shadows are gone; `drop`: the shadows are gone; `keep`: as
-            is.
-
-    Returns:
-        The tensors by key, and what was done as notes.
-    """
-    shadows = {key: key[: -len(EMA_SUFFIX)] for key in values if key.endswith(EMA_SUFFIX)}
-    if mode == "keep" or not shadows:
-        notes = [] if mode == "keep" else [f"--ema {mode}: the checkpoint holds no moving averages"]
-        return dict(values), notes
-    result = {key: tensor for key, tensor in values.items() if key not in shadows}
-    if mode == "use":
-        for key, name in shadows.items():
-            result[name] = values[key]
-        return result, [f"{len(shadows)} variables take their moving average as value"]
-    return result, [f"{len(shadows)} moving averages were left out"]

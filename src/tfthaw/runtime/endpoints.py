@@ -48,11 +48,13 @@ class Traceable:
     Attributes:
         trace: Traces it and returns the `ConcreteFunction`.
         output_names: What its outputs are called where they have no names of their own.
+        input_names: The same of its inputs, for each argument.
         says_inputs: Whether it says itself what it takes, so that nothing that was declared counts.
     """
 
     trace: Callable[[], Any]
     output_names: Sequence[str] = ()
+    input_names: Sequence[str] = ()
     says_inputs: bool = False
 
 
@@ -236,8 +238,8 @@ def _traceable(tf: Any, value: Any, request: Request, name: str, notes: list[str
     """
     if is_keras_layer(value):
         said = notes if notes is not None else []
-        function, specs, output_names = keras_function(tf, value, request.inputs, name, said)
-        return Traceable(lambda: tf.function(function).get_concrete_function(*specs), output_names)
+        function, specs, input_names, output_names = keras_function(tf, value, request.inputs, name, said)
+        return Traceable(lambda: tf.function(function).get_concrete_function(*specs), output_names, input_names)
     if is_concrete(value):
         return Traceable(lambda: value, says_inputs=True)
     if not callable(value):
@@ -359,8 +361,8 @@ def _endpoint(tf: Any, key: str, item: Traceable) -> Endpoint:
     graph = concrete.graph
     count = len(concrete.inputs) - len(concrete.captured_inputs)
     inputs: dict[str, Any] = {}
-    for tensor in concrete.inputs[:count]:
-        inputs[free_name(inputs, _argument_name(tensor))] = tensor
+    for name, tensor in zip(_input_names(tf, concrete, item.input_names), concrete.inputs[:count], strict=True):
+        inputs[free_name(inputs, name)] = tensor
     outputs: dict[str, Any] = {}
     names = _output_names(tf, graph.structured_outputs, item.output_names)
     for name, tensor in zip(names, concrete.outputs, strict=True):
@@ -368,6 +370,18 @@ def _endpoint(tf: Any, key: str, item: Traceable) -> Endpoint:
     if not outputs:
         raise UsageError(f"{key} gives no tensor", hint="let the function return what it computes")
     return Endpoint(key, concrete, inputs, outputs)
+
+
+def _input_names(tf: Any, concrete: Any, given: Sequence[str]) -> list[str]:
+    """Return a name for each tensor that a traced function takes; of sparse and ragged ones a name for each part."""
+    specs = [spec for spec in tf.nest.flatten(concrete.structured_input_signature) if isinstance(spec, tf.TypeSpec)]
+    names: list[str] = []
+    for number, spec in enumerate(specs):
+        parts = tf.nest.flatten(spec, expand_composites=True)
+        first = _argument_name(concrete.inputs[len(names)])
+        is_given = len(parts) > 1 and len(given) == len(specs)
+        names += [first] if len(parts) == 1 else _parts(tf, given[number] if is_given else first, spec)
+    return names
 
 
 def _argument_name(tensor: Any) -> str:
@@ -398,11 +412,11 @@ def _nested(tf: Any, name: str, value: Any) -> list[str]:
 
 
 def _parts(tf: Any, name: str, leaf: Any) -> list[str]:
-    """Return the names of the tensors that a value is: one, or the parts of a sparse or ragged tensor."""
-    if isinstance(leaf, tf.SparseTensor):
+    """Return the names of the tensors that a value, or its spec, is: one, or the parts of a sparse or ragged tensor."""
+    if isinstance(leaf, (tf.SparseTensor, tf.SparseTensorSpec)):
         return [f"{name}_{part}" for part in _SPARSE_PARTS]
     count = len(tf.nest.flatten(leaf, expand_composites=True))
-    if isinstance(leaf, tf.RaggedTensor):
+    if isinstance(leaf, (tf.RaggedTensor, tf.RaggedTensorSpec)):
         splits = [f"{name}_row_splits_{number}" for number in range(count - 1)]
         return [f"{name}_values", *splits]
     return [name] if count == 1 else [f"{name}_{number}" for number in range(count)]

@@ -40,7 +40,7 @@ def is_keras_layer(value: Any) -> bool:
 
 def keras_function(
     tf: Any, model: Any, declared: Sequence[InputDeclaration], name: str, notes: list[str]
-) -> tuple[Callable[..., Any], list[Any], Sequence[str]]:
+) -> tuple[Callable[..., Any], list[Any], list[str], Sequence[str]]:
     """Return a Keras model as a function for inference.
 
     Args:
@@ -51,7 +51,8 @@ def keras_function(
         notes: What was guessed; added to.
 
     Returns:
-        The function, a spec for each of its arguments, and the names of its outputs where the model has some.
+        The function, a spec and a name for each of its arguments, and the names of its outputs where the model has
+        some.
 
     Raises:
         UsageError: Nothing says what the model takes.
@@ -69,7 +70,11 @@ def keras_function(
             return _call_with_several(model, packed, extra)
         return model(packed, **extra)
 
-    return serve, flat, _output_names(model)
+    listed = _functional_inputs(tf, model)
+    given = listed[2] if listed is not None and len(listed[2]) == len(flat) else [""] * len(flat)
+    names = [getattr(spec, "name", None) or name or f"inputs_{number}"
+             for number, (spec, name) in enumerate(zip(flat, given, strict=True))]  # fmt: skip
+    return serve, flat, names, _output_names(model)
 
 
 class _Keywords(dict[str, Any]):
@@ -122,18 +127,11 @@ def _structure(tf: Any, model: Any, declared: Sequence[InputDeclaration], name: 
 
 def _known_inputs(tf: Any, model: Any) -> Any:
     """Return the specs of what a functional model, or one that was called in Keras 2, takes; None where it is open."""
-    inner = getattr(model, "_functional", None)
-    for owner in (inner, model):
-        for attribute in ("_inputs_struct", "_nested_inputs"):
-            structure = getattr(owner, attribute, None)
-            if structure is not None:
-                flat = tf.nest.flatten(structure)
-                names = _input_names(model, owner, flat)
-                specs = [
-                    tf.TensorSpec(list(item.shape), tf.as_dtype(item.dtype), name=name)
-                    for item, name in zip(flat, names, strict=True)
-                ]
-                return tf.nest.pack_sequence_as(structure, specs)
+    listed = _functional_inputs(tf, model)
+    if listed is not None:
+        structure, flat, names = listed
+        specs = [_spec_of(tf, item, name) for item, name in zip(flat, names, strict=True)]
+        return tf.nest.pack_sequence_as(structure, specs)
     if keras_generation(model) == 2:
         saved = getattr(model, "save_spec", lambda: None)()
         if saved is not None:
@@ -143,13 +141,38 @@ def _known_inputs(tf: Any, model: Any) -> Any:
     return None
 
 
+def _functional_inputs(tf: Any, model: Any) -> tuple[Any, list[Any], list[str]] | None:
+    """Return the inputs of a functional model: their structure, flat, and their names; None where it is none."""
+    for owner in (getattr(model, "_functional", None), model):
+        for attribute in ("_inputs_struct", "_nested_inputs"):
+            structure = getattr(owner, attribute, None)
+            if structure is not None:
+                flat = tf.nest.flatten(structure)
+                return structure, flat, _input_names(model, owner, flat)
+    return None
+
+
+def _spec_of(tf: Any, item: Any, name: str) -> Any:
+    """Return the spec of an input of a functional model, which may be sparse or ragged."""
+    shape, dtype = list(item.shape), tf.as_dtype(item.dtype)
+    own = getattr(item, "type_spec", None)  # of Keras 2
+    if isinstance(own, (tf.SparseTensorSpec, tf.RaggedTensorSpec)):
+        return own
+    if getattr(item, "sparse", False):
+        return tf.SparseTensorSpec(shape, dtype)
+    if getattr(item, "ragged", False):
+        return tf.RaggedTensorSpec(shape, dtype, ragged_rank=1)
+    return tf.TensorSpec(shape, dtype, name=name)
+
+
 def _with_names(tf: Any, structure: Any) -> Any:
-    """Return specs that all have names."""
+    """Return specs that all have names, where specs can have them."""
     flat = tf.nest.flatten(structure)
     named = [
         tf.TensorSpec(spec.shape, spec.dtype, name=spec.name or ("inputs" if len(flat) == 1 else f"inputs_{number}"))
+        if isinstance(spec, tf.TensorSpec) else spec
         for number, spec in enumerate(flat)
-    ]
+    ]  # fmt: skip
     return tf.nest.pack_sequence_as(structure, named)
 
 
@@ -195,10 +218,14 @@ def _declared(tf: Any, model: Any, known: Any, declared: Sequence[InputDeclarati
     specs = {item.name: tensor_spec(tf, item) for item in declared}
     if known is not None:
         flat = tf.nest.flatten(known)
-        if len(flat) != len(specs):
-            takes = ", ".join(f"{spec.name}:{spec.dtype.name}{list(spec.shape)}" for spec in flat)
-            raise UsageError(f"{name} takes {len(flat)} inputs ({takes}); declared are {len(specs)}")
-        names = [spec.name for spec in flat]
+        names = [getattr(spec, "name", None) or "" for spec in flat]
+        is_clear = len(flat) == 1 or set(names) == set(specs) or set(names).isdisjoint(specs)
+        if len(flat) != len(specs) or not is_clear:
+            takes = ", ".join(f"{key}:{spec.dtype.name}{spec.shape}" for key, spec in zip(names, flat, strict=True))
+            raise UsageError(
+                f"{name} takes {len(flat)} inputs ({takes}); declared are {', '.join(specs)}",
+                hint="declare all of them, each by its name",
+            )
         ordered = [specs[key] for key in names] if set(names) == set(specs) else list(specs.values())
         return tf.nest.pack_sequence_as(known, ordered)
     arguments = _call_arguments(model)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -244,6 +245,7 @@ def _node_names(objects: LiveObjects, variables: Sequence[Any], endpoints: Seque
     names: list[str] = []
     for number, given in enumerate(own):
         name = paths.get(str(number), given) if own.count(given) > 1 or given == "Variable" else given
+        name = _as_node_name(name)
         free, count = name, 0
         while free in taken:
             count += 1
@@ -251,6 +253,12 @@ def _node_names(objects: LiveObjects, variables: Sequence[Any], endpoints: Seque
         taken.add(free)
         names.append(free)
     return names
+
+
+def _as_node_name(name: str) -> str:
+    """Return a name that a node may have: attributes that begin with an underline do not."""
+    parts = (re.sub(r"[^A-Za-z0-9_.\\>-]", "_", part).lstrip("_") for part in name.split("/"))
+    return "/".join(part for part in parts if part) or "variable"
 
 
 def _paths(objects: LiveObjects) -> dict[str, str]:
