@@ -218,8 +218,84 @@ class TestSavedFiles:
         assert found.keys == {"k": "layers/dense/kernel"}
         assert found.unused == ["layers/dense_1/kernel"]
 
-    def test_what_the_model_itself_has_no_attribute_for_may_have_been_saved_with_it(self):
-        assert not self.fill("layers/dense/kernel", "head/vars/0").unused
+    def test_what_the_model_itself_has_no_attribute_for_is_left_over(self):
+        assert self.fill("layers/dense/kernel", "head/vars/0").unused == ["head/vars/0"]
+
+
+def layer(name, *variables, **kind):
+    """Return a layer with variables, as its Keras file has them: `vars/0`."""
+    made = live({"vars": {str(number): each for number, each in enumerate(variables)}})
+    made.nodes[0].name = name
+    for key, value in kind.items():
+        setattr(made.nodes[0], key, value)
+    return made
+
+
+def model(layers, attributes=()):
+    """Return a model with layers in a list, some of which are attributes as well."""
+    objects = LiveObjects([LiveObject(name="net"), LiveObject(class_name="list")], keras=2)
+    objects.nodes[0].other_children["layers"] = 1
+    for number, each in enumerate(layers):
+        place = len(objects.nodes)
+        for item in each.nodes:
+            item.children = {name: child + place for name, child in item.children.items()}
+        objects.nodes += each.nodes
+        objects.nodes[1].other_children[f"dense_{number}" if number else "dense"] = place
+        if each.nodes[0].name in attributes:
+            objects.nodes[0].children[each.nodes[0].name] = place
+    return objects
+
+
+class TestLayersOfSavedFiles:
+    def fill(self, objects, *names, values=None, **options):
+        tensors = {name: ArrayTensor(np.full(2, (values or {}).get(name, 1), "float32")) for name in names}
+        return match_keras_file(objects, tensors, None, path="f.weights.h5", **options)
+
+    def test_layers_that_were_saved_as_attributes_are_not_counted_in_keras_2(self):
+        objects = model([layer(name, variable(name)) for name in ("query", "key", "value")], ("query", "value"))
+        found = self.fill(objects, "query/vars/0", "value/vars/0", "layers/dense/vars/0")
+        assert found.keys == {"query": "query/vars/0", "value": "value/vars/0", "key": "layers/dense/vars/0"}
+        assert not found.unused
+        found = self.fill(objects, "query/vars/0", "value/vars/0", "layers/dense_1/vars/0")  # Keras 3 counts them
+        assert found.keys["key"] == "layers/dense_1/vars/0"
+
+    def test_a_shared_variable_may_be_there_twice(self):
+        shared = variable("shared")
+        objects = model([layer("a", shared), layer("b", shared)])
+        places = [place for place, item in enumerate(objects.nodes) if item is shared]
+        objects.nodes[places[1] - 1].children["0"] = places[0]
+        names = ("layers/dense/vars/0", "layers/dense_1/vars/0")
+        found = self.fill(objects, *names)
+        assert found.keys == {"shared": names[0]}
+        assert not found.unused
+        with pytest.raises(RestoreError, match="hold one variable, with other values each"):
+            self.fill(objects, *names, values={names[1]: 2})
+
+    @pytest.mark.parametrize(("written", "is_refused"), [
+        (("enc", "dec"), False), (("dec", "enc"), True), (("x", "y"), False), (("dec", "x"), True),
+    ])  # fmt: skip
+    def test_names_that_the_file_gives_to_layers(self, written, is_refused):
+        objects = model([layer(name, variable(name)) for name in ("enc", "dec")])
+        names = ("layers/dense/vars/0", "layers/dense_1/vars/0")
+        layer_names = {name.rpartition("/")[0]: layer_name for name, layer_name in zip(names, written, strict=True)}
+        if not is_refused:
+            assert len(self.fill(objects, *names, layer_names=layer_names).keys) == 2
+            return
+        with pytest.raises(RestoreError, match="layers have changed places"):
+            self.fill(objects, *names, layer_names=layer_names)
+        renames = dict(zip(names, ("dec", "enc"), strict=True))
+        assert self.fill(objects, *names, layer_names=layer_names, renames=renames).keys["dec"] == names[0]
+
+    def test_numbers_that_keras_gives_are_no_names(self):
+        objects = model([layer(name, variable(name)) for name in ("dense_1", "dense")])
+        layer_names = {"layers/dense/vars": "dense", "layers/dense_1/vars": "dense_1"}
+        found = self.fill(objects, "layers/dense/vars/0", "layers/dense_1/vars/0", layer_names=layer_names)
+        assert len(found.keys) == 2
+
+    def test_a_class_that_reads_files_in_its_own_way_is_refused(self):
+        objects = model([layer("affine", variable("v"), class_name="Affine", saves_itself=True)])
+        with pytest.raises(RestoreError, match=r"Affine \(affine\) reads its values in a way of its own"):
+            self.fill(objects, "layers/dense/vars/0")
 
 
 class TestVariablesThatTensorFlowNumbers:

@@ -88,7 +88,9 @@ class CheckpointValues:
 
         source = read_keras_source(self._artifact)
         if source.layout != "legacy":
-            return match_keras_file(objects, self.tensors, None, path=self.path, renames=renames)
+            names = {group: name for group, texts in source.attributes.items()
+                     if isinstance(name := texts.get("name"), str)}  # fmt: skip
+            return match_keras_file(objects, self.tensors, None, path=self.path, renames=renames, layer_names=names)
         return match_keras_file(
             objects, self.tensors, lambda tree: locate_legacy(tree, source.listed(), source.tensors, source.generation),
             path=self.path, renames=renames,

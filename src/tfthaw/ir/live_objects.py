@@ -84,6 +84,8 @@ class LiveObject:
         is_inner: Whether it is an object that other checkpoints of the same model do not have: the `_functional` of a
             Sequential of Keras 3, or a root that is a list, dict or plain object of Python's.
         is_built: Whether it has all of its variables; a Keras layer that nothing called has none yet.
+        name: What a Keras layer is called.
+        saves_itself: Whether its class says itself what Keras files hold of it.
     """
 
     children: dict[str, int] = field(default_factory=dict)
@@ -92,6 +94,8 @@ class LiveObject:
     class_name: str = ""
     is_inner: bool = False
     is_built: bool = True
+    name: str = ""
+    saves_itself: bool = False
 
 
 @dataclass(slots=True)
@@ -133,6 +137,7 @@ class LiveObjects:
                     "children": item.children, "other_children": item.other_children,
                     "variable": None if item.variable is None else _variable_json(item.variable),
                     "class_name": item.class_name, "is_inner": item.is_inner, "is_built": item.is_built,
+                    "name": item.name, "saves_itself": item.saves_itself,
                 }
                 for item in self.nodes
             ],
@@ -147,7 +152,7 @@ class LiveObjects:
             LiveObject(
                 item["children"], item["other_children"],
                 None if item["variable"] is None else _variable(item["variable"]), item["class_name"], item["is_inner"],
-                item["is_built"],
+                item["is_built"], item["name"], item["saves_itself"],
             )
             for item in document["nodes"]
         ]  # fmt: skip

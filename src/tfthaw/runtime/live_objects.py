@@ -117,8 +117,11 @@ class _Collector:
         if parent is not None:
             self._parents[place] = parent
         variable = self._variable(value, place)
-        is_built = not keras_generation(value) or bool(getattr(value, "built", True))
-        self._objects.append(LiveObject(variable=variable, class_name=type(value).__name__, is_built=is_built))
+        made = LiveObject(variable=variable, class_name=type(value).__name__)
+        if keras_generation(value):
+            made.is_built, made.name = bool(getattr(value, "built", True)), str(getattr(value, "name", ""))
+            made.saves_itself = not all(_is_of_keras(value, name) for name in _FILE_METHODS)
+        self._objects.append(made)
         return place
 
     def _visit(self, place: int) -> None:
@@ -195,9 +198,9 @@ class _Collector:
         layers = getattr(value, "layers", None)
         if isinstance(layers, (list, tuple)):
             self._alias_list(place, LAYERS, _by_class(layers))
-        kind = "variables" if generation == 3 else "weights"
-        lists = [getattr(value, f"{prefix}_{kind}", None) or () for prefix in ("_trainable", "_non_trainable")]
-        self._alias_list(place, VARIABLES, {str(number): each for number, each in enumerate((*lists[0], *lists[1]))})
+        own = {str(number): each for number, each in enumerate(_own_variables(value, generation))}
+        special = {name: getattr(value, name) for name in _SAVED_BY_NAME if getattr(value, name, None) is not None}
+        self._alias_list(place, VARIABLES, {**own, **special})
 
     def _alias(self, place: int, parts: Mapping[str, Any]) -> None:
         """Add other names of objects that are known."""
@@ -286,6 +289,28 @@ class _Collector:
                     ancestors.append(str(getattr(above, "name", "")))
             parent = self._parents.get(parent)
         return _described(value, node, ancestors[::-1], owner)
+
+
+_FILE_METHODS = ("save_own_variables", "load_own_variables")
+_SAVED_BY_NAME = ("idf_weights",)  # of lookup layers
+
+
+def _is_of_keras(value: Any, name: str) -> bool:
+    """Whether a method is one that Keras itself brings."""
+    module = str(getattr(getattr(type(value), name, None), "__module__", ""))
+    return module.partition(".")[0] in ("keras", "tf_keras", "")
+
+
+def _own_variables(value: Any, generation: int) -> list[Any]:
+    """Return the variables of a layer in the order of Keras files, of which quantized layers have one of their own."""
+    order = getattr(value, "variable_serialization_spec", None)
+    mode = getattr(value, "quantization_mode", None)
+    if mode is not None and isinstance(order, Mapping) and mode in order:
+        named = (getattr(value, f"_{name}" if name == "kernel" else name, None) for name in order[mode])
+        return [each for each in named if each is not None]
+    kind = "variables" if generation == 3 else "weights"
+    lists = [getattr(value, f"{prefix}_{kind}", None) or () for prefix in ("_trainable", "_non_trainable")]
+    return [*lists[0], *lists[1]]
 
 
 def _described(value: Any, node: str, models: list[str], owner: Any) -> LiveVariable:
