@@ -130,8 +130,9 @@ class TestAverages:
         with tfthaw.open(result["path"]) as artifact:
             assert {name: float(tensor.numpy()) for name, tensor in artifact.variables.items()} == expected
 
-    def test_averages_that_are_not_there_are_noted(self, convert):
-        assert any("no moving averages" in note for note in convert("--ema", "use", to="npz")["notes"])
+    def test_averages_that_are_not_there_are_told(self, convert):
+        assert "no moving averages" in convert("--ema", "use", to="npz", status=1)
+        assert any("0 moving averages" in note for note in convert("--ema", "drop", to="npz")["notes"])
 
 
 def test_optimizer_state_is_left_out_unless_it_is_kept(convert):

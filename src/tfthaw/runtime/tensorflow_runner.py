@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from tfthaw.tensors import Array
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # read once, when TensorFlow's library is loaded
 _ERRORS_ONLY = "3"
+_ONE_AT_A_TIME = threading.RLock()  # what it changes belongs to the process
 _STDERR = 2
 _MESSAGE_LENGTH = 500  # TensorFlow's messages can carry the whole traceback of a node
 
@@ -186,20 +188,21 @@ def _graph_def(tf: Any, path: str) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what TensorFlow tells of itself off the screen while the block runs."""
+    """Keep what TensorFlow tells of itself off the screen while the block runs; one thread does so at a time."""
     logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if os.environ.get(_LOG_LEVEL, _ERRORS_ONLY) == _ERRORS_ONLY:
-                with _no_stderr():
+    with _ONE_AT_A_TIME:
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if os.environ.get(_LOG_LEVEL, _ERRORS_ONLY) == _ERRORS_ONLY:
+                    with _no_stderr():
+                        yield
+                else:
                     yield
-            else:
-                yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
