@@ -229,6 +229,13 @@ def naming(path: str | os.PathLike[str], where: str | None = None) -> Iterator[N
         raise
 
 
+def listing(names: Iterable[str], most: int = 8) -> str:
+    """Return names for people, cut after `most` with the count of the rest."""
+    known = list(names)
+    shown = ", ".join(known[:most]) or "none"
+    return shown if len(known) <= most else f"{shown} and {len(known) - most} more"
+
+
 def _with_list(text: str, items: Sequence[str], most: int = 20) -> str:
     """Append items to text, one a line, cut after `most` with the count of the rest."""
     lines = [f"\n  {item}" for item in items[:most]]

@@ -27,6 +27,7 @@ from tfthaw.ir.attrs import Shape
 from tfthaw.ir.graph import Graph
 from tfthaw.ir.model import Model
 from tfthaw.ir.nodes import Node
+from tfthaw.serde.artifacts import open_artifact
 from tfthaw.tensors import ArrayTensor, LazyTensor
 
 TARGETS = ["frozen-graph", "meta-graph", "saved-model", "checkpoint", "safetensors", "npz"]
@@ -78,6 +79,36 @@ def test_what_is_there_stays(source, tmp_path, to):
 
     run(source, tmp_path / "new", to, overwrite=True)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize(("to", "name"), [
+    ("frozen-graph", "model.ckpt.index"),
+    ("frozen-graph", "model.ckpt.data-00000-of-00001"),
+    ("saved-model", ""),
+    ("meta-graph", "model.ckpt"),
+])  # fmt: skip
+def test_what_is_read_is_never_written_over(source, tmp_path, to, name):
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    with pytest.raises(UsageError, match="not replaced"):
+        run(source, source / name, to, overwrite=True)
+    assert {path: path.read_bytes() for path in source.iterdir()} == before
+
+
+def test_code_is_never_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("def build(): ...")
+    for code in ("train.py:build", "train:build"):
+        with pytest.raises(UsageError, match="it is what the result is made of"):
+            convert(None, "train.py", to="frozen-graph", code=code, overwrite=True)
+    with pytest.raises(UsageError, match=r"what would be lost: train\.py"):
+        convert(None, ".", to="saved-model", code="train.py:build", overwrite=True)
+    assert (tmp_path / "train.py").read_text() == "def build(): ..."
+
+
+def test_a_file_is_replaced_in_its_own_place_when_that_is_asked(source):
+    run(source, source / "graph.pb", "frozen-graph", overwrite=True)
+    with open_artifact(source / "graph.pb") as artifact:
+        assert artifact.format == "frozen-graph"
 
 
 def test_no_outputs_names_the_likely_ones(source, tmp_path):

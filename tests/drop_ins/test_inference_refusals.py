@@ -328,10 +328,10 @@ def test_directories_that_are_there(tmp_path):
     run.refused(OutputExistsError, "the directory holds checkpoint, frozen_inference_graph.pb")
     run.export(overwrite=True, write_inference_graph=True)
     (run.out / "mine.txt").write_text("kept")
-    run.refused(UsageError, "it holds what no export writes: mine.txt", overwrite=True)
+    run.refused(UsageError, "it holds what would be lost: mine.txt", overwrite=True)
     inside = {"trained_checkpoint_prefix": str(run.out / "model.ckpt")}
     (run.out / "mine.txt").unlink()
-    run.refused(UsageError, "the export is made of what it holds", overwrite=True, **inside)
+    run.refused(UsageError, "in it is what the result is made of", overwrite=True, **inside)
 
 
 def test_configs_that_are_none(tmp_path):

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfthaw._new_files import refuse_existing
 from tfthaw.conversion.bridging import bridge
+from tfthaw.conversion.destination import bytes_of, require_free, spare_sources, written_files
 from tfthaw.conversion.freezing import freeze_prepared
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, input_specs, prepare
@@ -95,6 +95,7 @@ class _Job:
     def open_checkpoint(self, path: str) -> Artifact:
         """Open the artifact that the values come from, for as long as the conversion takes."""
         artifact = self.opened.enter_context(open_artifact(path))
+        spare_sources(artifact, self.destination, written_files(self.options, self.destination))
         self.note_latest(artifact)
         return artifact
 
@@ -140,10 +141,10 @@ def convert(
     """
     began = time.perf_counter()
     chosen = _with_source(Options(to=to, **options), source)
+    require_free(chosen, destination)
     with EarlyComparison() as early, ExitStack() as opened:
         code = None
         if chosen.code is not None or _is_live(source):
-            refuse_existing([_first_file(chosen, destination)], chosen.overwrite)  # before the code has to run
             from tfthaw.conversion.from_code import open_code
 
             code = opened.enter_context(open_code(source, chosen))
@@ -152,6 +153,7 @@ def convert(
         else:
             opened.enter_context(naming(os.fspath(source)))
             artifact = opened.enter_context(open_artifact(source))
+            spare_sources(artifact, destination, written_files(chosen, destination), in_place=True)
         job = _Job(artifact, os.fspath(destination), chosen, early, opened, code)
         job.note_latest(artifact)
         if to in GRAPH_FORMATS:
@@ -161,7 +163,7 @@ def convert(
     return ConversionResult(
         format=to,
         path=job.destination,
-        bytes=_size(job.files),
+        bytes=bytes_of(job.files),
         variables=job.proof.compared,
         seconds=round(time.perf_counter() - began, 3),
         inputs=job.inputs,
@@ -478,19 +480,3 @@ def _no_outputs(job: _Job) -> str | None:
     if changed:
         return f"the result is meant to differ from the source ({', '.join(changed)})"
     return None
-
-
-def _first_file(options: Options, destination: str | os.PathLike[str]) -> Path:
-    """Return what is there when something was written to a destination."""
-    if options.to == "checkpoint":
-        return Path(f"{os.fspath(destination)}.index")
-    return Path(destination).parent / meta_name(destination) if options.to == "meta-graph" else Path(destination)
-
-
-def _size(files: list[Path]) -> int:
-    return sum(
-        item.stat().st_size
-        for path in files
-        for item in (path.rglob("*") if path.is_dir() else [path])
-        if item.is_file()
-    )

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 
 from tfthaw import proto
 from tfthaw._files import SourceFile
+from tfthaw.conversion.destination import spare_sources
 from tfthaw.errors import FormatError, NotFoundError, UnsupportedError, UsageError
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.ir.model import Model
@@ -156,10 +157,11 @@ def open_sources(flags: FreezeFlags, opened: ExitStack) -> Sources:
         return _from_saved_model(flags, opened)
     meta_graph = flags.meta_graph
     graph = meta_graph or flags.input_graph
-    artifact = _opened(graph, "Input meta graph" if meta_graph else "Input graph", opened) if graph else None
+    what = "Input meta graph" if meta_graph else "Input graph"
+    artifact = _opened(graph, what, flags.output_graph, opened) if graph else None
     if flags.input_saver and not _exists(flags.input_saver):
         raise NotFoundError(f"Input saver file '{flags.input_saver}' does not exist!")
-    values = _opened_checkpoint(flags.input_checkpoint, opened)
+    values = _opened_checkpoint(flags.input_checkpoint, flags.output_graph, opened)
     if artifact is None:
         raise UsageError(
             "nothing says which graph to freeze",
@@ -185,7 +187,7 @@ def open_sources(flags: FreezeFlags, opened: ExitStack) -> Sources:
 
 def _from_saved_model(flags: FreezeFlags, opened: ExitStack) -> Sources:
     tags = names_of(flags.saved_model_tags)
-    artifact = _opened(flags.input_saved_model_dir, "Input SavedModel", opened)
+    artifact = _opened(flags.input_saved_model_dir, "Input SavedModel", flags.output_graph, opened)
     if artifact.located.format != "saved-model":
         raise UnsupportedError(f"it is a {artifact.format}, no SavedModel", path=flags.input_saved_model_dir,
                                hint="give a graph with --input_graph or --input_meta_graph")  # fmt: skip
@@ -209,14 +211,16 @@ def _stored(values: Artifact) -> TrackableObjectGraph | None:
     return read_stored_graph(checkpoint)
 
 
-def _opened(path: str, what: str, opened: ExitStack) -> Artifact:
+def _opened(path: str, what: str, output: str, opened: ExitStack) -> Artifact:
     try:
-        return opened.enter_context(open_artifact(path))
+        artifact = opened.enter_context(open_artifact(path))
     except NotFoundError as error:
         raise NotFoundError(f"{what} file '{path}' does not exist!", hint=error.hint) from error
+    spare_sources(artifact, output, [output] if output else [], in_place=True)
+    return artifact
 
 
-def _opened_checkpoint(path: str, opened: ExitStack) -> Artifact:
+def _opened_checkpoint(path: str, output: str, opened: ExitStack) -> Artifact:
     """Open the checkpoint.
 
     Raises:
@@ -227,6 +231,7 @@ def _opened_checkpoint(path: str, opened: ExitStack) -> Artifact:
         artifact = opened.enter_context(open_artifact(path))
     except NotFoundError as error:
         raise NotFoundError(f"Input checkpoint '{path}' doesn't exist!", hint=error.hint) from error
+    spare_sources(artifact, output, [output] if output else [])
     if not artifact.tensors:
         raise UnsupportedError(f"{artifact.located.format} holds no values", path=path,
                                hint="give the checkpoint's prefix with --input_checkpoint")  # fmt: skip

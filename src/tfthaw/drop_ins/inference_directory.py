@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from tfthaw._new_files import refuse_existing_directory, refuse_replacing
 from tfthaw.drop_ins.inference_options import InferenceOptions
-from tfthaw.errors import OutputExistsError, UsageError
+from tfthaw.errors import UsageError
 from tfthaw.formats.pipeline_config import (
     Block,
     config_text,
@@ -88,21 +88,5 @@ def require_own_directory(
         OutputExistsError: It is there, with content, and may not be replaced.
         UsageError: It holds other things too, or a source.
     """
-    target = Path(directory)
-    if not target.is_dir():
-        if target.exists():
-            raise OutputExistsError("it is a file", path=directory, hint="give a directory that is not there yet")
-        return
-    held = sorted(path.name for path in target.iterdir())
-    if held and not overwrite:
-        raise OutputExistsError(
-            f"the directory holds {', '.join(held[:4])}{' ...' if len(held) > 4 else ''}", path=directory,
-            hint="pass --overwrite to replace an earlier export, or give another directory",
-        )  # fmt: skip
-    inside = [str(path) for path in sources if path and target.resolve() in Path(path).resolve().parents]
-    foreign = [name for name in held if name not in layout]
-    if held and (inside or foreign):
-        what = f"the export is made of what it holds ({inside[0]})" if inside else (
-            f"it holds what no export writes: {', '.join(foreign[:4])}{' ...' if len(foreign) > 4 else ''}"
-        )  # fmt: skip
-        raise UsageError(f"the directory is not replaced: {what}", path=directory, hint="give another directory")
+    refuse_existing_directory(directory, layout, overwrite)
+    refuse_replacing([directory], [path for path in sources if path])

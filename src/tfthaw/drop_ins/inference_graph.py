@@ -57,7 +57,7 @@ def export_inference_graph(options: InferenceOptions) -> InferenceExport:
         checkpoint = opened.enter_context(_opened_checkpoint(prefix, options))
         inference = _inference_model(options, checkpoint, pipeline.uses_moving_averages, opened)
         writing = Writing(inference, options)
-        with new_directory(options.output_directory, overwrite=options.overwrite) as folder:
+        with new_directory(options.output_directory, LAYOUT_V1, overwrite=options.overwrite) as folder:
             writing.write(folder, pipeline.text)
             outputs = writing.prove_outputs(folder)
     target = Path(options.output_directory)

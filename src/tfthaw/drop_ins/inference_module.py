@@ -106,7 +106,7 @@ def export_inference_module(options: InferenceOptions) -> InferenceExport:
         export = _Export(options, code, checkpoint, model, chosen)
         if pipeline.uses_moving_averages:
             export.notes.append("eval_config.use_moving_averages is set, which exports of TensorFlow 2 never looked at")
-        with new_directory(options.output_directory, overwrite=options.overwrite) as folder:
+        with new_directory(options.output_directory, LAYOUT_V2, overwrite=options.overwrite) as folder:
             export.write_saved_model(folder)
             export.write_checkpoint(folder)
             (folder / CONFIG_FILE).write_text(pipeline.text, encoding="utf-8")

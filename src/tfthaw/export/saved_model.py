@@ -26,7 +26,7 @@ from tfthaw._new_files import new_directory
 from tfthaw.errors import NotFoundError
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.weights import write_bundle
-from tfthaw.formats.saved_model import ASSETS_COLLECTION
+from tfthaw.formats.saved_model import ASSETS_COLLECTION, LAYOUT
 from tfthaw.formats.saved_model import write_saved_model as write_saved_model_file
 from tfthaw.formats.wire import Contents
 from tfthaw.ir.model import Model
@@ -68,7 +68,7 @@ def write_saved_model(
         raise NotFoundError(
             f"asset files are missing: {', '.join(missing)}", hint="put them into assets/ of the source"
         )
-    with new_directory(path, overwrite=delivery.overwrite, check=delivery.check) as folder:
+    with new_directory(path, LAYOUT, overwrite=delivery.overwrite, check=delivery.check) as folder:
         with open(folder / "saved_model.pb", "wb") as file:
             write_saved_model_file(file, message, contents, delivery.progress)
         if tensors:

@@ -23,10 +23,10 @@ import re
 from dataclasses import dataclass
 
 from tfthaw._files import SourceFile
-from tfthaw.errors import FormatError, NotFoundError, TfthawError, TruncatedError, UnknownFormatError
+from tfthaw.errors import FormatError, NotFoundError, TfthawError, TruncatedError, UnknownFormatError, listing
 from tfthaw.formats.checkpoint_state import read_checkpoint_state
 from tfthaw.formats.saved_model import MESSAGE_NAMES, find_saved_model
-from tfthaw.formats.sniff import Content, is_table, listing, sniff
+from tfthaw.formats.sniff import Content, is_table, sniff
 from tfthaw.limits import DEFAULT_LIMITS, Limits
 
 STATE_NAME = "checkpoint"

@@ -32,6 +32,12 @@ from tfthaw.limits import DEFAULT_LIMITS, Limits
 MESSAGE_NAMES = ("saved_model.pb", "saved_model.pbtxt")
 """The names of the SavedModel message in its directory; TensorFlow, too, prefers the binary one."""
 
+LAYOUT = (
+    *MESSAGE_NAMES, "saved_model.cpb", "variables", "assets", "assets.extra", "fingerprint.pb", "keras_metadata.pb",
+    "debug",
+)  # fmt: skip
+"""What a SavedModel's directory may hold."""
+
 SERVE = "serve"
 """The tag of MetaGraphs that are made to be served."""
 

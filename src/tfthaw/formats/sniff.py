@@ -16,11 +16,10 @@ Source: the magic numbers of each format's specification:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 
 from tfthaw import proto
 from tfthaw._files import SourceFile
-from tfthaw.errors import FormatError, UnknownFormatError
+from tfthaw.errors import FormatError, UnknownFormatError, listing
 from tfthaw.formats.message_file import kind_of
 from tfthaw.formats.table import FOOTER_BYTES, MAGIC, Table
 from tfthaw.limits import DEFAULT_LIMITS, Limits
@@ -148,10 +147,3 @@ def _unknown(source: SourceFile, head: bytes) -> UnknownFormatError:
         hint = "bytes were lost when it was copied as text (each became ef bf bd); copy it again as binary"
     return UnknownFormatError("it is no artifact that tfthaw knows", path=source.path, where=evidence,
                               evidence=evidence, hint=hint)
-
-
-def listing(names: Iterable[str], most: int = 8) -> str:
-    """Return names for people, cut after `most` with the count of the rest."""
-    known = list(names)
-    shown = ", ".join(known[:most]) or "none"
-    return shown if len(known) <= most else f"{shown} and {len(known) - most} more"

@@ -96,6 +96,18 @@ def check_spec(spec: str) -> None:
     _place(module, spec)
 
 
+def code_file(spec: str) -> str:
+    """Return the file that a spec means: for a module, one in the working directory; empty where there is none.
+
+    Raises:
+        UsageError: It is not of the form `MODULE:NAME` or `FILE:NAME`.
+        NotFoundError: There is no such file.
+    """
+    place = _place(_split(spec)[0], spec)
+    beside = f"{place.name.replace('.', os.sep)}.py"
+    return place.path or (beside if os.path.isfile(beside) else "")
+
+
 def load_code(spec: str) -> UserCode:
     """Import a module of the user's and return what it holds under a name.
 
@@ -187,7 +199,7 @@ def _import_file(place: _Place) -> ModuleType:
     known = sys.modules.get(place.name)
     if known is not None and _is_file_of(known, place.path):
         return known
-    if known is None and "." in place.name:
+    if known is None and "." in place.name and Path(place.path).stem.isidentifier():
         module = importlib.import_module(place.name)
         if _is_file_of(module, place.path):
             return module
