@@ -94,7 +94,7 @@ class _Job:
 
     def open_checkpoint(self, path: str) -> Artifact:
         """Open the artifact that the values come from, for as long as the conversion takes."""
-        artifact = self.opened.enter_context(open_artifact(path))
+        artifact = self.opened.enter_context(open_artifact(path, is_checkpoint=True))
         spare_sources(artifact, self.destination, written_files(self.options, self.destination))
         self.note_latest(artifact)
         return artifact

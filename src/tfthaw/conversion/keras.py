@@ -128,7 +128,7 @@ def _with_values(artifact: Artifact, options: Options, notes: list[str]) -> Kera
     source = read_keras_source(artifact)
     if options.checkpoint is None:
         return _without_dropped(_renamed(source, options))
-    values = read_keras_source(open_artifact(options.checkpoint))
+    values = read_keras_source(open_artifact(options.checkpoint, is_checkpoint=True))
     assignment = _assignment(source, values, options)
     if options.optimizer == "keep":
         assignment.pairs.update(_optimizer_pairs(source, values, notes))

@@ -26,7 +26,7 @@ def select_weights(artifact: Artifact, options: Options) -> tuple[dict[str, Tens
     """
     notes: list[str] = []
     if options.checkpoint is not None:
-        artifact = open_artifact(options.checkpoint)
+        artifact = open_artifact(options.checkpoint, is_checkpoint=True)
     tensors, said = artifact_averages(artifact, _source(artifact, options, notes), options.ema)
     notes += said
     if options.map:

@@ -228,7 +228,7 @@ def _opened_checkpoint(path: str, output: str, opened: ExitStack) -> Artifact:
         UnsupportedError: It holds no values.
     """
     try:
-        artifact = opened.enter_context(open_artifact(path))
+        artifact = opened.enter_context(open_artifact(path, is_checkpoint=True))
     except NotFoundError as error:
         raise NotFoundError(f"Input checkpoint '{path}' doesn't exist!", hint=error.hint) from error
     spare_sources(artifact, output, [output] if output else [])

@@ -79,7 +79,7 @@ def _opened_checkpoint(prefix: str, options: InferenceOptions) -> Artifact:
         UsageError: It is no checkpoint.
         UnsupportedError: It is one of objects, and there is only a graph.
     """
-    artifact = open_artifact(prefix)
+    artifact = open_artifact(prefix, is_checkpoint=True)
     if artifact.checkpoint is None or artifact.located.format not in (*CHECKPOINT_FORMATS, "meta-graph"):
         raise UsageError(f"a checkpoint is expected, this is {artifact.located.format}", path=prefix,
                          where="--trained_checkpoint_prefix")  # fmt: skip

@@ -59,12 +59,16 @@ class Located:
     missing: tuple[str, ...] = ()
 
 
-def locate(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Located:
+def locate(
+    path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS, *, is_checkpoint: bool = False
+) -> Located:
     """Find the artifact that a path means.
 
     Args:
         path: Any spelling of it.
         limits: Bounds for what must be read to tell.
+        is_checkpoint: Whether it is meant as a checkpoint: its prefix wins over a file or directory of that very name
+            then, as it does in TensorFlow.
 
     Raises:
         NotFoundError: There is nothing of that name; near names are in the hint.
@@ -74,6 +78,8 @@ def locate(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Loc
     given = os.fsdecode(path)
     if not given or "\0" in given:
         raise NotFoundError(f"{given!r} is no path")
+    if is_checkpoint and os.path.isfile(f"{given}.index"):
+        return _checkpoint(given)
     if os.path.isdir(given):
         try:
             return _in_directory(given, limits)

@@ -69,7 +69,7 @@ class Artifact:
     @property
     def is_latest(self) -> bool:
         """Whether the path is a directory, or a `checkpoint` file, of which the latest checkpoint was taken."""
-        is_checkpoint = self.located.format in CHECKPOINT_FORMATS
+        is_checkpoint = self.located.format in CHECKPOINT_FORMATS and self.located.path != self.path
         return is_checkpoint and (os.path.isdir(self.path) or os.path.basename(self.path) == "checkpoint")
 
     @cached_property
@@ -285,20 +285,23 @@ class Artifact:
         return model
 
 
-def open_artifact(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Artifact:
+def open_artifact(
+    path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS, *, is_checkpoint: bool = False
+) -> Artifact:
     """Open any artifact by any of its spellings; nothing but what tells its format is read.
 
     Args:
         path: A SavedModel directory or its `saved_model.pb`; a checkpoint's prefix, directory or any of its files; a
             `.meta`, `.pb` or `.pbtxt`; a Keras file; `.safetensors`; `.npz`.
         limits: Bounds against hostile files.
+        is_checkpoint: Whether the path is meant as a checkpoint; see `detect.locate`.
 
     Raises:
         NotFoundError: There is nothing.
         UnknownFormatError: It is none of the formats.
         FormatError: It is damaged.
     """
-    return Artifact(detect.locate(path, limits), os.fspath(path), limits)
+    return Artifact(detect.locate(path, limits, is_checkpoint=is_checkpoint), os.fspath(path), limits)
 
 
 def _open_checkpoint(located: detect.Located, limits: Limits) -> CheckpointReader:
