@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphs import node, variable
+from graphs import constant, node, variable
 from tfthaw.cli import export_inference_graph as command
 from tfthaw.dtypes import DType
 from tfthaw.errors import UsageError
@@ -36,7 +36,10 @@ def trained(tmp_path):
     batch = node("batch", "QueueDequeueV2", "fifo", T=None, component_types=types)
     batch.attrs["_output_shapes"] = AttrList("shape", [Shape((None, None, None, 3))])
     nodes = [
-        node("fifo", "FIFOQueueV2", T=None, component_types=types), batch, variable("w", (1, 1, 3, 3)),
+        node("fifo", "FIFOQueueV2", T=None, component_types=types), constant("file", b""),
+        node("image", "DecodePng", "file", T=None, dtype=DType.uint8),
+        node("floats", "Cast", "image", T=None, SrcT=DType.uint8, DstT=DType.float32),
+        node("fill", "QueueEnqueueV2", "fifo", "floats", T=None), batch, variable("w", (1, 1, 3, 3)),
         node("w/read", "Identity", "w"),
         node("conv", "Conv2D", "batch", "w/read", strides=AttrList("i", [1, 1, 1, 1]), padding=b"SAME"),
         node("detection_boxes", "Identity", "conv"),

@@ -39,10 +39,13 @@ def shaped(found, *dims):
 
 
 def pipeline(*dims, dtype=DType.float32):
-    """Return a queue and the batch out of it."""
+    """Return a queue, an image that fills it, and the batch out of it."""
     types = AttrList("type", [dtype, DType.int64])
     return [
-        node("fifo", "FIFOQueueV2", T=None, component_types=types), constant("n", 2),
+        node("fifo", "FIFOQueueV2", T=None, component_types=types), constant("n", 2), constant("file", b""),
+        node("image", "DecodePng", "file", T=None, dtype=DType.uint8),
+        node("image/float", "Cast", "image", T=None, SrcT=DType.uint8, DstT=dtype),
+        node("fill", "QueueEnqueueV2", "fifo", "image/float", "n", T=None),
         shaped(node("batch", "QueueDequeueManyV2", "fifo", "n", T=None, component_types=types), *dims),
     ]  # fmt: skip
 
@@ -192,16 +195,14 @@ def test_a_batch_that_is_written_in(tmp_path):
 
 def test_pixels_that_the_pipeline_changes(tmp_path):
     nodes = [
-        *pipeline(2, None, None, 3), constant("half", 0.5), constant("data", b""),
-        node("image", "DecodePng", "data", T=None, dtype=DType.uint8),
-        node("float", "Cast", "image", T=None, SrcT=DType.uint8, DstT=DType.float32),
-        node("scaled", "Mul", "float", "half"), node("enqueue", "QueueEnqueueV2", "fifo", "scaled", T=None), *model(),
+        *pipeline(2, None, None, 3), constant("half", 0.5), node("scaled", "Mul", "image/float", "half"),
+        node("enqueue", "QueueEnqueueV2", "fifo", "scaled", T=None), *model(),
     ]  # fmt: skip
     run = Run(tmp_path, nodes)
-    error = run.refused(UsageError, r"changes the values of pixels in front of batch:0 \(Mul\)")
+    error = run.refused(UsageError, r"changes the values of pixels in front of batch:0, .* not \(Mul\)")
     assert "--input_tensor batch:0" in error.hint
     result = run.export(input_tensor="batch:0")
-    assert any("changed the values of pixels (Mul)" in note for note in result.notes)
+    assert any("did to pixels (Mul)" in note for note in result.notes)
 
 
 def test_outputs_that_need_the_pipeline_all_the_same(tmp_path):

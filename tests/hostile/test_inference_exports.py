@@ -28,6 +28,9 @@ def _graph(*others):
     batch.attrs["_output_shapes"] = AttrList("shape", [Shape((2, None, None, 3)), Shape((2,))])
     return [
         node("fifo", "FIFOQueueV2", T=None, component_types=types), constant("two", 2), batch,
+        constant("file", b""), node("image", "DecodePng", "file", T=None, dtype=DType.uint8),
+        node("floats", "Cast", "image", T=None, SrcT=DType.uint8, DstT=DType.float32),
+        node("fill", "QueueEnqueueV2", "fifo", "floats", "two", T=None),
         variable("w", (1, 1, 3, 3)), node("w/read", "Identity", "w"),
         node("conv", "Conv2D", "batch", "w/read", strides=AttrList("i", [1, 1, 1, 1]), padding=b"SAME"),
         node("to", "Pack", "two", "two", T=DType.int32, N=2), node("flat", "Reshape", "conv", "to"),

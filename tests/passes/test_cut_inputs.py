@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from graphs import by_name, constant, function, graph, library, node, placeholder
+from graphs import by_name, constant, graph, node, placeholder
 from tfthaw.dtypes import DType
 from tfthaw.errors import UsageError
 from tfthaw.ir.attrs import AttrList, FunctionName, Shape
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.passes.cut_inputs import cut_input
-from tfthaw.passes.input_boundary import boundary_at, find_boundaries, pipeline_nodes, pixel_arithmetic
+from tfthaw.passes.input_boundary import boundary_at, find_boundaries, pipeline_nodes
 from tfthaw.passes.written_sizes import arrays_of_batch, has_functions_on, nodes_of_batch, takes_any_size
 
 BATCH = TensorName("batch", 0)
@@ -72,27 +72,6 @@ def test_a_single_image_counts_as_the_batch_that_it_is_made():
     (boundary,) = find_boundaries(GraphIndex(changed.nodes), [OUT])
     assert boundary.tensor == BATCH
     assert not boundary.may_be_images
-
-
-def test_arithmetic_on_pixels_is_found_through_queues_and_functions():
-    scaled = [
-        node("fifo", "FIFOQueueV2", T=None), constant("data", b""),
-        node("image", "DecodePng", "data", T=None, dtype=DType.uint8),
-        node("float", "Cast", "image", T=None, SrcT=DType.uint8, DstT=DType.float32), constant("scale", 0.1),
-        shaped(node("scaled", "Mul", "float", "scale"), None, None, 3),
-        node("size", "Mul", "scale", "scale", T=DType.int32), node("other", "Sub", "size", "size", T=DType.int32),
-        node("enqueue", "QueueEnqueueV2", "fifo", "scaled", "other", T=None),
-        node("batch", "QueueDequeueV2", "fifo", T=None), node("out", "Relu", "batch"),
-    ]  # fmt: skip
-    found = graph(*scaled)
-    assert pixel_arithmetic(found, GraphIndex(found.nodes), BATCH) == ["Mul"]
-    body = function("prepare", {"x": DType.float32}, [node("y", "Sub", "x", "x")], {"y": ("y:z:0", DType.float32)})
-    nodes = [
-        node("set", "MapDataset", T=None, f=FunctionName("prepare")), node("iterator", "IteratorV2", T=None),
-        node("make", "MakeIterator", "set", "iterator", T=None), node("batch", "IteratorGetNext", "iterator", T=None),
-    ]  # fmt: skip
-    found = library(nodes, body)
-    assert pixel_arithmetic(found, GraphIndex(found.nodes), BATCH) == ["Sub"]
 
 
 def _cut(found, *nodes, outputs=(OUT,), at=BATCH):

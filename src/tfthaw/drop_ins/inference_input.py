@@ -30,8 +30,8 @@ from tfthaw.passes.input_boundary import (
     is_in_loop,
     known_shape,
     pipeline_nodes,
-    pixel_arithmetic,
 )
+from tfthaw.passes.pixel_origins import pixel_changes
 from tfthaw.passes.prune import PLACEHOLDER_OPS, require_tensors
 from tfthaw.passes.written_sizes import arrays_of_batch, has_functions_on, nodes_of_batch, takes_any_size
 
@@ -163,14 +163,14 @@ def _find(
         if tensor.node not in index.reach([name.node for name in outputs]):
             raise UsageError(f"the outputs do not need {tensor}", where="--input_tensor",
                              hint=_candidates(index, outputs, options))  # fmt: skip
-        changed = [] if at.op in PLACEHOLDER_OPS else pixel_arithmetic(model.graph, index, tensor)
+        changed = [] if at.op in PLACEHOLDER_OPS else pixel_changes(model.graph, index, tensor)
         return at, [f"the graph was cut at {tensor}, as asked", *_told(changed)]
     reached = index.reach([name.node for name in outputs])
     for name in (options.input_type, *INPUT_TYPES):
         if name in reached and index.nodes[name].op in PLACEHOLDER_OPS:
             at = boundary_at(index, TensorName(name, 0))
             if at.dtype is not DType.string or name == options.input_type:
-                return at, []
+                return at, _scale_notes(at, options)
     found = [item for item in find_boundaries(index, outputs) if item.may_be_images and _fits(item, options)]
     images = [item for item in found if item.shape.dims is not None] or found
     if len(images) != 1:
@@ -179,11 +179,13 @@ def _find(
             f"{what} the batch of images that the model takes", hint=_candidates(index, outputs, options)
         )
     at = images[0]
-    changed = [] if at.op in PLACEHOLDER_OPS else pixel_arithmetic(model.graph, index, at.tensor)
+    if at.op in PLACEHOLDER_OPS:
+        return at, [f"{_described(at)} is where images go in", *_scale_notes(at, options)]
+    changed = pixel_changes(model.graph, index, at.tensor)
     if changed and at.dtype is not DType.uint8:
         raise UsageError(
-            f"the input pipeline changes the values of pixels in front of {at.tensor} ({', '.join(changed)}), and "
-            f"images that are fed there would get none of it",
+            f"the input pipeline changes the values of pixels in front of {at.tensor}, or nothing says that it does "
+            f"not ({', '.join(changed)}); images that are fed there would get none of it",
             hint=f"give --input_tensor {at.tensor} if what is fed shall be prepared like that, or name a tensor behind "
                  f"which all of it happens",
         )  # fmt: skip
@@ -194,7 +196,15 @@ def _find(
 def _told(changed: Sequence[str]) -> list[str]:
     if not changed:
         return []
-    return [f"the input pipeline changed the values of pixels ({', '.join(changed)}); what is fed now gets none of it"]
+    return [f"what the input pipeline did to pixels ({', '.join(changed)}) is not done to what is fed now"]
+
+
+def _scale_notes(at: Boundary, options: InferenceOptions) -> list[str]:
+    """Return the guess that is made where pixels go into a placeholder of floats."""
+    if at.dtype is None or not at.dtype.is_float or options.fed_dtype.is_float:
+        return []
+    return [f"{at.tensor} takes floats, and nothing says that the training run fed pixels from 0 to 255 as they are; "
+            f"what is fed now is cast, and nothing else"]  # fmt: skip
 
 
 def _candidates(index: GraphIndex, outputs: Sequence[TensorName], options: InferenceOptions) -> str:

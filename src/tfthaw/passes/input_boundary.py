@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from tfthaw.dtypes import DType
 from tfthaw.ir.attrs import AttrList, Shape
-from tfthaw.ir.graph import Graph, GraphIndex, TensorName, data_inputs
+from tfthaw.ir.graph import GraphIndex, TensorName, data_inputs
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.types import output_dtype
 from tfthaw.passes.prune import PLACEHOLDER_OPS
@@ -35,10 +35,6 @@ PIPELINE_OPS = QUEUE_OPS | ITERATOR_OPS | READER_OPS
 
 _ENDS = PIPELINE_OPS | DECODE_OPS | PLACEHOLDER_OPS
 _BATCHING = frozenset({"ExpandDims", "Pack", "Identity", "StopGradient"})
-_PIXEL_ARITHMETIC = frozenset({
-    "Mul", "Add", "AddV2", "Sub", "RealDiv", "Div", "DivNoNan", "Reciprocal", "Rsqrt", "Pow", "Square", "Neg",
-    "AdjustContrastv2", "AdjustHue", "AdjustSaturation", "RGBToHSV", "Reverse", "ReverseV2",
-})  # fmt: skip
 _SHAPES = "_output_shapes"
 _IMAGE_RANK = 4
 
@@ -155,57 +151,6 @@ def _batched(index: GraphIndex, needed: set[str], tensor: TensorName) -> TensorN
         here = TensorName(user.name, 0)
     dims = boundary_at(index, here).shape.dims
     return here if dims is not None and len(dims) == _IMAGE_RANK else tensor
-
-
-def pixel_arithmetic(graph: Graph, index: GraphIndex, tensor: TensorName) -> list[str]:
-    """Return the ops that change the values of pixels in front of a tensor, within its input pipeline.
-
-    Images that are fed at the tensor get none of it.
-
-    Args:
-        graph: The graph.
-        index: Its nodes.
-        tensor: The tensor.
-    """
-    found: dict[str, None] = {}
-    called: list[str] = []
-    seen: set[str] = set()
-    waiting = [tensor.node]
-    while waiting:
-        name = waiting.pop()
-        node = index.nodes.get(name)
-        if node is None or name in seen:
-            continue
-        seen.add(name)
-        called += node.called()
-        if _works_on_pixels(node):
-            found[node.op] = None
-        if node.op in DECODE_OPS or node.op in PLACEHOLDER_OPS:
-            continue
-        waiting += [TensorName.parse(text).node for text in data_inputs(node)]
-        waiting += _fillers(index, node)
-    library = {function.name: function for function in graph.functions}
-    while called:
-        function = library.pop(called.pop(), None)
-        for node in function.nodes if function is not None else ():
-            called += [node.op, *node.called()]
-            if _works_on_pixels(node):
-                found[node.op] = None
-    return list(found)
-
-
-def _works_on_pixels(node: Node) -> bool:
-    dtype = node.dtype("T")
-    dims = known_shape(node, 0).dims
-    return node.op in _PIXEL_ARITHMETIC and (dtype is None or dtype.is_float) and (dims is None or len(dims) > 2)
-
-
-def _fillers(index: GraphIndex, node: Node) -> list[str]:
-    """Return the nodes that fill the queue or the iterator that a node hands out data from."""
-    if "Queue" not in node.op and "Iterator" not in node.op:
-        return []
-    users = [user for user, _ in index.consumers(node.name)]
-    return [user.name for user in users if user.op.startswith(("QueueEnqueue", "MakeIterator"))]
 
 
 def pipeline_nodes(index: GraphIndex, names: Sequence[str], *, through_control: bool) -> list[str]:
