@@ -271,7 +271,7 @@ def test_batch_statistics_that_nothing_can_switch(tmp_path):
     run = Run(tmp_path, nodes, VALUES | {"bn/beta": np.ones(3, np.float32), "bn/moving_mean": np.ones(3, np.float32)})
     error = run.refused(UnsupportedError, "take the statistics of the batch", output_tensors=["bn/add"])
     assert error.problems == ("bn",)
-    assert "--batch_norm keep" in error.hint
+    assert "--batch-norm keep" in error.hint
     assert run.export(output_tensors=["bn/add"], batch_norm="keep").variables == 3
 
 

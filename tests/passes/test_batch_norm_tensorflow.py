@@ -144,6 +144,27 @@ def test_training_mode_becomes_inference_when_asked(tf, tmp_path, use_resource):
     assert any("uses its moving averages now" in note for note in result.notes)
 
 
+@both_kinds
+def test_averages_that_make_up_for_their_start_are_found(tf, tmp_path, use_resource):
+    """`zero_debias` averages into a variable of its own first; the average itself is what inference uses."""
+    from tensorflow.python.training.moving_averages import assign_moving_average
+
+    def build(tf):
+        x = tf.compat.v1.placeholder("float32", [None, 3, 3, 4], name="x")
+        gamma, beta, mean, variance = variables(tf, use_resource)
+        y, batch_mean, batch_variance = fused(tf, x, gamma, beta, mean, variance, training=True)
+        for average, now in ((mean, batch_mean), (variance, batch_variance)):
+            assign_moving_average(average, now, DECAY, zero_debias=True)
+        tf.identity(y, name="out")
+        tf.identity(fused(tf, x, gamma, beta, mean, variance, training=False)[0], name="wanted")
+
+    original = Original(tf, tmp_path, build)
+    path, _ = original.frozen(["out:0"], batch_norm="inference")
+    with FrozenSession(tf, path) as frozen:
+        after = frozen.run("out:0", {"x:0": images()})
+    np.testing.assert_array_equal(after, original.run(["wanted:0"], {"x:0": images()})[0])
+
+
 def test_averages_that_cannot_be_found_are_refused(tf, tmp_path):
     def build(tf):
         x = tf.compat.v1.placeholder("float32", [None, 3, 3, 4], name="x")

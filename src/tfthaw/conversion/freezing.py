@@ -15,6 +15,7 @@ from tfthaw.passes.batch_norm import training_mode_nodes, use_moving_averages
 from tfthaw.passes.freeze import freeze
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.idle_controls import drop_idle_controls
+from tfthaw.passes.training_traces import left_in_training
 from tfthaw.passes.transient import first_call
 from tfthaw.passes.writes import drop_writes
 from tfthaw.tensors import Tensor
@@ -89,6 +90,13 @@ def settle_batch_norm(prepared: Prepared, before: Graph | None = None) -> None:
         changed = use_moving_averages(prepared.graph, whole)
         prepared.graph = changed.graph
         prepared.notes += [f"{name} uses its moving averages now" for name in changed.changed]
+        if left := _left(prepared, whole):
+            raise UnsupportedError(
+                "batch normalisations take the statistics of the batch, as in training, and are made of single ops "
+                "that cannot be told to use their moving averages", problems=left,
+                hint="give a graph that was built for inference, set the placeholder that says so (--set "
+                     "is_training=false), or keep it as it is with --batch-norm keep",
+            )  # fmt: skip
         return
     training = training_mode_nodes(prepared.graph)
     if training:
@@ -97,3 +105,14 @@ def settle_batch_norm(prepared: Prepared, before: Graph | None = None) -> None:
             f"{len(training)} batch normalisations run in training mode (statistics of the batch), as in the source: "
             f"{first}; --batch-norm inference uses moving averages"
         )
+    elif left := _left(prepared, prepared.whole):
+        prepared.notes.append(
+            f"batch normalisations of single ops take the statistics of the batch, as in the source: "
+            f"{', '.join(left[:3])}{' ...' if len(left) > 3 else ''}; a graph that was built for inference does not"
+        )
+
+
+def _left(prepared: Prepared, whole: Graph) -> list[str]:
+    """Return the batch normalisations that use the statistics of the batch and cannot be told not to."""
+    outputs = [prepared.where(name).node for name in prepared.selection.tensors]
+    return left_in_training(prepared.graph, whole, outputs)

@@ -22,13 +22,14 @@ from tfthaw.formats.varint import encode_varint
 from tfthaw.ir.attrs import Shape
 from tfthaw.passes.decode_images import ENCODED_KEY
 from tfthaw.runtime.isolated import Run, run_isolated
-from tfthaw.runtime.tensorflow_runner import is_installed
+from tfthaw.runtime.tensorflow_runner import LOADING, is_installed
 from tfthaw.tensors import Array, Tensor
 from tfthaw.verify.inputs import SIZES
 from tfthaw.verify.outputs import TOLERANCES, compare
 from tfthaw.verify.proofs import OutputProof
 
 _MOST_LETTERS = 300
+_UNKNOWN = ("not registered", "mentions attr")  # what a TensorFlow says of ops and attrs that it does not have
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -87,6 +88,7 @@ def prove_inference(
     try:
         answer = run_isolated(attempts)
         if isinstance(answer.outputs[0], str):
+            _refuse_unloadable(answer.outputs[0], reference)
             raise RuntimeFailure(answer.outputs[0], path=reference.path)
     except (RuntimeFailure, MissingDependencyError) as error:
         if required:
@@ -133,6 +135,17 @@ def prove_live_inference(
         raise failed
     said = _short(failed.message) if failed is not None else ""
     return OutputProof(why_not=f"the live model does not run on generated images: {said}")
+
+
+def _refuse_unloadable(message: str, side: Side) -> None:
+    """Refuse what was written where TensorFlow knows all of its ops and cannot load it.
+
+    Raises:
+        VerificationError: That is so.
+    """
+    if f"cannot {LOADING} it" in message and not any(said in message for said in _UNKNOWN):
+        raise VerificationError(f"{Path(side.path).name} does not load: {_short(message)}",
+                                hint="nothing was written; please report this")  # fmt: skip
 
 
 def _short(text: str) -> str:

@@ -27,7 +27,7 @@ from tfthaw.drop_ins.inference_outputs import OUTPUT_COLLECTION, InferenceOutput
 from tfthaw.drop_ins.inference_proof import Side, prove_inference, prove_live_inference
 from tfthaw.drop_ins.inference_values import refuse_missing_averages
 from tfthaw.dtypes import DType
-from tfthaw.errors import UnsupportedError, UsageError
+from tfthaw.errors import UsageError
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
 from tfthaw.export.meta_graph import META_SUFFIX, write_meta_graph
@@ -42,7 +42,7 @@ from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.input_boundary import known_shape
 from tfthaw.passes.prune import free_name, without_lost_colocations
-from tfthaw.passes.training_traces import left_in_training, random_nodes, training_defaults
+from tfthaw.passes.training_traces import random_nodes, training_defaults
 from tfthaw.passes.writes import drop_writes
 from tfthaw.serde.artifacts import open_artifact
 from tfthaw.tensors import Array, Tensor
@@ -214,7 +214,8 @@ class Writing:
 
     def _settle(self, prepared: Prepared, before: Graph) -> None:
         """Let batch normalisation use its averages, and say what else is left of training."""
-        flags = training_defaults(prepared.graph)
+        outputs = [prepared.where(name).node for name in prepared.selection.tensors]
+        flags = training_defaults(prepared.graph, outputs)
         if flags:
             raise UsageError(
                 f"{', '.join(flags)} would tell the exported graph to train: that is its default",
@@ -223,14 +224,6 @@ class Writing:
         switched = len(prepared.notes)
         settle_batch_norm(prepared, before)
         self._switched = self._options.batch_norm == "inference" and len(prepared.notes) > switched
-        left = left_in_training(prepared.graph, prepared.whole)
-        if left and self._options.batch_norm == "inference":
-            raise UnsupportedError(
-                "batch normalisations take the statistics of the batch, as in training, and are made of single ops "
-                "that cannot be told to use their moving averages", problems=left,
-                hint="give a graph that was built for inference (--meta_graph, --code), set the placeholder that says "
-                     "so (--set is_training=false), or keep it as it is with --batch_norm keep",
-            )  # fmt: skip
         random = random_nodes(prepared.graph)
         if random:
             prepared.notes.append(

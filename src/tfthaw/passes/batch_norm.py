@@ -22,7 +22,8 @@ from tfthaw.ir.variables import VARIABLE_OPS
 BATCH_NORM_OPS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 _SHAPE_OPS = frozenset({"Shape", "ShapeN"})
 _HANDING_ON = ("RefSwitch", "Switch", "Identity", "RefIdentity")
-_AVERAGE_WRITES = frozenset({"AssignSub", "AssignSubVariableOp", "Assign", "AssignVariableOp"})
+_BIASED = "/biased"  # of `assign_moving_average(zero_debias=True)`
+AVERAGE_WRITES = frozenset({"AssignSub", "AssignSubVariableOp", "Assign", "AssignVariableOp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,11 @@ def use_moving_averages(graph: Graph, whole: Graph) -> UsesAverages:
 
 
 def _written_from(index: GraphIndex, name: str, output: int) -> str | None:
-    """Return the variable that a statistic of a batch is averaged into."""
+    """Return the variable that a statistic of a batch is averaged into.
+
+    An average whose start at zero is made up for is written from an average of its own, `VARIABLE/biased`, which is
+    passed on the way.
+    """
     waiting = [TensorName(name, output)]
     seen = set()
     for _ in range(64):  # decay arithmetic and conds stand between the statistic and its variable
@@ -115,15 +120,17 @@ def _written_from(index: GraphIndex, name: str, output: int) -> str | None:
             if text.startswith("^") or node.name in seen or (tensor.output and TensorName.parse(text) != tensor):
                 continue
             seen.add(node.name)
-            if node.op in _AVERAGE_WRITES and position == 1:
-                variable = _variable_behind(index, node.inputs[0])
-                if variable is not None:
+            if node.op in AVERAGE_WRITES and position == 1:
+                variable = variable_behind(index, node.inputs[0])
+                if variable is not None and not variable.endswith(_BIASED):
                     return variable
+                if variable is not None:
+                    waiting.append(TensorName(variable, 0))
             waiting.append(TensorName(node.name, 0))
     return None
 
 
-def _variable_behind(index: GraphIndex, text: str) -> str | None:
+def variable_behind(index: GraphIndex, text: str) -> str | None:
     """Return the variable that an input names, also through nodes that only hand it on."""
     node = index.producer(text)
     seen = set()  # a damaged graph may have rings
@@ -135,7 +142,9 @@ def _variable_behind(index: GraphIndex, text: str) -> str | None:
 
 def _read(index: GraphIndex, variable: str, extra: dict[str, Node]) -> str:
     """Return the tensor that reads a variable, adding the nodes to `extra`."""
-    node = extra[variable] = replace(index.nodes[variable], device="")  # as the rest of what is being exported
+    # placed by nothing: what it was placed with may not be a part of what is being exported
+    kept = {name: value for name, value in index.nodes[variable].attrs.items() if name != "_class"}
+    node = extra[variable] = replace(index.nodes[variable], device="", attrs=kept)
     if node.op != "VarHandleOp":
         return variable
     name = f"{variable}/inference_read"

@@ -32,6 +32,9 @@ _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # read once, when TensorFlow's library is l
 _ERRORS_ONLY = "3"
 _ONE_AT_A_TIME = threading.RLock()  # what it changes belongs to the process
 _STDERR = 2
+LOADING = "load"
+"""What failures to load an artifact say that TensorFlow cannot do, before anything of it runs."""
+
 _MESSAGE_LENGTH = 500  # TensorFlow's messages can carry the whole traceback of a node
 
 
@@ -111,6 +114,7 @@ def _run(
         raise UnsupportedError(f"{artifact.format} carries no graph that could be run", path=artifact.path)
     chosen = _tags(artifact, tags) if artifact.located.format == "saved-model" else []
     tf = import_tensorflow("run a model")
+    doing = LOADING
     try:
         with (
             quiet(),
@@ -118,9 +122,10 @@ def _run(
             tf.compat.v1.Session(graph=graph, config=_configuration(tf)) as session,
         ):
             _load(tf, session, artifact, chosen)
+            doing = "run"
             values = session.run(outputs, dict(inputs))
     except Exception as error:  # besides its own errors, TensorFlow raises ValueError, TypeError and more
-        raise RuntimeFailure(f"TensorFlow cannot run it: {_shortened(error)}", path=artifact.path) from error
+        raise RuntimeFailure(f"TensorFlow cannot {doing} it: {_shortened(error)}", path=artifact.path) from error
     return dict(zip(outputs, values, strict=True))
 
 
