@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from graphs import by_name, constant, graph, node, placeholder
+from graphs import by_name, constant, graph, node, placeholder, variable
 from tfthaw.dtypes import DType
 from tfthaw.errors import UsageError
 from tfthaw.ir.attrs import AttrList, FunctionName, Shape
@@ -136,6 +136,32 @@ def test_what_a_graph_says_of_a_tensor():
     assert boundary_at(index, TensorName("y", 0)).shape.dims is None
 
 
+@pytest.mark.parametrize(
+    ("nodes", "found"),
+    [
+        ([constant("i", [0]), constant("end", [1]),
+          node("row", "StridedSlice", "batch", "i", "end", "end", begin_mask=0, end_mask=0)], ["row"]),
+        ([constant("i", [0, 0]), constant("end", [0, 1]),
+          node("row", "StridedSlice", "batch", "i", "end", "end", begin_mask=1, end_mask=1, shrink_axis_mask=2)], []),
+        ([constant("i", [0, 1]), constant("axis", 0), node("row", "GatherV2", "batch", "i", "axis")], ["row"]),
+        ([constant("i", [0, 1]), constant("axis", 1), node("row", "GatherV2", "batch", "i", "axis")], []),
+        ([node("size", "Shape", "batch"), constant("i", [0]), constant("end", [1]),
+          node("row", "StridedSlice", "size", "i", "end", "end", begin_mask=0, end_mask=0, shrink_axis_mask=1)], []),
+        ([node("one", "TensorArrayScatterV3", "array", "i", "batch"), constant("i", [0]), constant("end", [1]),
+          node("row", "StridedSlice", "one", "i", "end", "end", begin_mask=0, end_mask=0, shrink_axis_mask=1)], []),
+        ([constant("row", [5.0, 5.0])], ["out"]),
+        ([constant("row", [5.0, 5.0, 5.0])], []),
+        ([constant("row", 5.0)], []),
+        ([variable("v", (2,)), node("row", "Identity", "v")], ["out"]),
+        ([variable("v", (3,)), node("row", "Identity", "v")], []),
+        ([node("ones", "RandomUniform", "v"), constant("v", [3]), node("row", "Identity", "ones")], ["out"]),
+    ],
+)  # fmt: skip
+def test_images_that_are_picked_by_number_and_outputs_that_none_of_them_changes(nodes, found):
+    index = GraphIndex([*queue(2, 8, 8, 3), *nodes, node("out", "Identity", "row")])
+    assert nodes_of_batch(index, BATCH, [OUT], 2) == found
+
+
 def test_arrays_of_loops_that_have_room_for_one_batch():
     nodes = [*queue(2, 8, 8, 3), constant("four", 4), node("own", "TensorArrayV3", "n", T=None),
              node("other", "TensorArrayV3", "four", T=None), node("idle", "TensorArrayV3", "n", T=None),
@@ -161,6 +187,9 @@ def test_graphs_that_resize_all_that_they_take():
         ([*resize, node("out", "Add", "small", "scaled")], False),
         ([node("out", "Relu", "batch")], False),
         ([*fixed, node("small", "ResizeBilinear", "flat", "to"), node("out", "Relu", "small")], False),
+        ([node("conv", "Conv2D", "batch", "w"), constant("size", [4, 4]),
+          node("small", "ResizeBilinear", "conv", "size", T=DType.float32), node("out", "Relu", "small")], False),
+        ([node("crops", "CropAndResize", "batch", "boxes"), node("out", "Relu", "crops")], False),
         ([node("loop", "While", "batch", T=None, body=FunctionName("f")), node("out", "Relu", "loop")], False),
     ]
     for nodes, expected in cases:

@@ -18,9 +18,21 @@ from tfthaw.ir.graph import GraphIndex, Node, TensorName, data_inputs
 from tfthaw.tensors import Tensor
 
 _RESIZES = frozenset({
-    "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate", "CropAndResize",
+    "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate",
 })  # fmt: skip
-_SIZE_INPUTS = {"Reshape": 1, "Fill": 0, "BroadcastTo": 1, "Range": 1, "Tile": 1, "Slice": 2}
+_OF_SINGLE_PIXELS = frozenset({  # what gives the same for images that are resized later, or carries them around
+    "Identity", "StopGradient", "Cast", "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum",
+    "ClipByValue", "ExpandDims", "Squeeze", "Reshape", "StridedSlice", "Slice", "ReverseV2", "Split", "Unpack", "Pack",
+    "ConcatV2", "Pad", "PadV2", "Switch", "Merge", "Enter", "Exit", "NextIteration", "TensorArrayScatterV3",
+    "TensorArrayReadV3", "TensorArrayWriteV3", "TensorArrayGatherV3", "TensorArraySizeV3",
+})  # fmt: skip
+_SIZE_INPUTS = {
+    "Reshape": 1, "Fill": 0, "BroadcastTo": 1, "Range": 1, "Tile": 1, "Slice": 2, "ScatterNd": 2,
+}  # fmt: skip
+_SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
+_TO_SINGLE_IMAGES = frozenset({"TensorArrayScatterV3", "TensorListFromTensor", "Where", "NonMaxSuppressionV3",
+                               "NonMaxSuppressionV4", "NonMaxSuppressionV5"})  # fmt: skip
+_TO_A_BATCH = frozenset({"TensorArrayGatherV3", "TensorListStack"})
 _ARRAY_SIZE_INPUTS = {"TensorArrayV3": 0, "TensorArrayV2": 0, "TensorListReserve": 1}
 _COUNTED_BY_ATTR = {"Unpack": "num", "Split": "num_split"}
 _ELEMENTWISE = frozenset({
@@ -52,7 +64,13 @@ def nodes_of_batch(index: GraphIndex, tensor: TensorName, outputs: Sequence[Tens
         batch: How many images it has.
     """
     between = _between(index, tensor, outputs)
-    return [node.name for node in index.nodes.values() if node.name in between and _holds_batch(index, node, batch)]
+    batches = _batches(index, tensor, between)
+    found = [
+        node.name for node in index.nodes.values()
+        if node.name in between and (_holds_batch(index, node, batch) or _picks(index, node, batches))
+    ]  # fmt: skip
+    apart = [name.node for name in outputs if name.node not in between and _may_be_batch(index, name, batch)]
+    return list(dict.fromkeys([*found, *apart]))
 
 
 def arrays_of_batch(index: GraphIndex, tensor: TensorName, outputs: Sequence[TensorName], batch: int) -> list[str]:
@@ -93,7 +111,7 @@ def takes_any_size(index: GraphIndex, tensor: TensorName, outputs: Sequence[Tens
             seen.add(node.name)
             if node.op in _RESIZES or node.op == "Shape":  # which asks for the sizes when the graph runs
                 continue
-            if node.called() or _has_a_shape(index, node):
+            if node.op not in _OF_SINGLE_PIXELS or _has_a_shape(index, node):
                 return False
             waiting.append(node.name)
     return not seen & {name.node for name in outputs} and any(index.nodes[name].op in _RESIZES for name in seen)
@@ -101,6 +119,52 @@ def takes_any_size(index: GraphIndex, tensor: TensorName, outputs: Sequence[Tens
 
 def _between(index: GraphIndex, tensor: TensorName, outputs: Sequence[TensorName]) -> set[str]:
     return index.descend([tensor.node]) & index.reach([name.node for name in outputs])
+
+
+def _batches(index: GraphIndex, tensor: TensorName, between: set[str]) -> set[str]:
+    """Return the nodes that give something for each image of a batch, as far as ops tell, the batch itself included."""
+    found = {tensor.node}
+    waiting = [tensor.node, *(name for name in between if index.nodes[name].op in _TO_A_BATCH)]
+    while waiting:
+        for node, position in index.consumers(waiting.pop()):
+            if node.name in found or node.name not in between or node.inputs[position].startswith("^"):
+                continue
+            if node.op not in _SHAPE_OPS | _TO_SINGLE_IMAGES:
+                found.add(node.name)
+                waiting.append(node.name)
+    return found
+
+
+def _picks(index: GraphIndex, node: Node, batches: set[str]) -> bool:
+    """Whether a node takes images of a batch by numbers that are written in."""
+    inputs = data_inputs(node)
+    if not inputs or TensorName.parse(inputs[0]).node not in batches:
+        return False
+    if node.op in ("GatherV2", "Gather", "DynamicPartition"):
+        axis = _constant(index, inputs[2]) if node.op == "GatherV2" and len(inputs) > 2 else None
+        is_first = axis is None or not axis.numpy().any()
+        return is_first and len(inputs) > 1 and _constant(index, inputs[1]) is not None
+    if node.op != "StridedSlice" or len(inputs) < 3:
+        return False
+    masks = {name: node.attrs.get(name) for name in ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask")}
+    firsts = {name: isinstance(mask, int) and bool(mask & 1) for name, mask in masks.items()}
+    if firsts["ellipsis_mask"] or firsts["new_axis_mask"]:
+        return False
+    return not (firsts["begin_mask"] and firsts["end_mask"])
+
+
+def _may_be_batch(index: GraphIndex, tensor: TensorName, batch: int) -> bool:
+    """Whether an output that no image changes may have something for each image of a batch."""
+    source = index.nodes.get(tensor.node)
+    for _ in range(8):  # a damaged graph may have rings
+        if source is None or source.op not in ("Identity", "ReadVariableOp") or not source.inputs:
+            break
+        source = index.producer(source.inputs[0])
+    if source is None:
+        return False
+    constant = source.tensor() if source.op == "Const" else None
+    dims = constant.shape if constant is not None else (source.shape() or Shape(None)).dims
+    return dims is None or (bool(dims) and dims[0] in (None, batch))
 
 
 def _has_a_shape(index: GraphIndex, node: Node) -> bool:
