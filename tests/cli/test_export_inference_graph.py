@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection_runs import OUTPUTS, SIZE, averaged, pictures, train
+from detection_runs import OUTPUTS, SIZE, averaged, detect, pictures, train
 from tfthaw.serde.artifacts import open_artifact
-from v1_sessions import plain_config
+from v1_sessions import plain_config, v1_control_flow
 
 FILES = [
     "checkpoint", "frozen_inference_graph.pb", "model.ckpt.data-00000-of-00001", "model.ckpt.index", "model.ckpt.meta",
@@ -239,3 +239,28 @@ def test_a_pipeline_of_images_of_one_size(tf, run, tmp_path):
     _assert_same(_session_outputs(tf, load, "tf_example:0", fed), expected)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not compatible with expected shape"):
         _session_outputs(tf, load, "tf_example:0", _feeds(tf, "tf_example", pictures(2, SIZE, SIZE + 2)))
+
+
+def test_an_evaluation_graph_says_what_the_config_says(tf, run, trained, tmp_path):
+    """Its Saver reads averages, which has to be what the config asks for."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1_control_flow(tf), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        detect(tf, v1.placeholder(tf.uint8, [None, None, None, 3], name="image_tensor"), False)
+        v1.train.get_or_create_global_step()
+        keys = tf.train.ExponentialMovingAverage(0.0).variables_to_restore()
+        v1.train.Saver(keys).export_meta_graph(str(tmp_path / "eval.meta"))
+    arguments = [
+        "export-inference-graph", "--pipeline_config_path", trained.config, "--trained_checkpoint_prefix",
+        trained.prefix, "--meta_graph", tmp_path / "eval.meta", "--output_directory", tmp_path / "out",
+    ]  # fmt: skip
+    status, _, err = run(*arguments, "--config_override", "eval_config { use_moving_averages: false }")
+    assert status == 1
+    assert "Saver reads moving averages into" in err
+    assert not (tmp_path / "out").exists()
+    assert run(*arguments)[0] == 0
+    images = pictures(2)
+    wanted = trained.expected(images, True)
+    found = _session_outputs(tf, _frozen(tf, tmp_path / "out"), "image_tensor:0", images)
+    for name in OUTPUTS:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-5)

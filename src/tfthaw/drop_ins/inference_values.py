@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tfthaw.errors import RestoreError
 from tfthaw.ir.variables import Variable
 from tfthaw.restore.averages import EMA_SUFFIX, choose_averages
+from tfthaw.restore.plan import Match
 from tfthaw.tensors import Tensor
 
 
@@ -73,6 +74,26 @@ def refuse_missing_averages(
         names = ", ".join(variable.name for variable in own[:3]) + (" ..." if len(own) > 3 else "")
         notes.append(f"{len(own)} variables have no moving average and keep their value: {names}")
     return notes
+
+
+def refuse_averages(matches: Iterable[Match], *, path: str) -> None:
+    """Refuse averages that the config does not ask for, where the Saver of an evaluation graph reads them.
+
+    Args:
+        matches: Which variable takes which value.
+        path: The checkpoint, for the error.
+
+    Raises:
+        RestoreError: Some take an average.
+    """
+    averages = [match.key for match in matches if match.key.endswith(EMA_SUFFIX)]
+    if averages:
+        raise RestoreError(
+            f"the graph's Saver reads moving averages into {len(averages)} variables ({averages[0]}), and the config "
+            f"says that none are used", path=path,
+            hint="--config_override 'eval_config { use_moving_averages: true }' uses them; the .meta of the training "
+                 "run has the last values",
+        )  # fmt: skip
 
 
 def unused_averages(values: Mapping[str, Tensor]) -> list[str]:

@@ -13,6 +13,7 @@ from tfthaw.conversion.from_code import CodeSource
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, needed_variables, node_list, prepare
 from tfthaw.conversion.unfed import refuse_unfed
+from tfthaw.conversion.values import plan_loosely
 from tfthaw.conversion.with_saver import with_state
 from tfthaw.drop_ins.inference_directory import (
     CHECKPOINT_NAME,
@@ -25,7 +26,7 @@ from tfthaw.drop_ins.inference_input import Fed
 from tfthaw.drop_ins.inference_options import ENCODED, EXAMPLE, InferenceOptions
 from tfthaw.drop_ins.inference_outputs import OUTPUT_COLLECTION, InferenceOutputs
 from tfthaw.drop_ins.inference_proof import Side, prove_inference, prove_live_inference
-from tfthaw.drop_ins.inference_values import refuse_missing_averages
+from tfthaw.drop_ins.inference_values import refuse_averages, refuse_missing_averages
 from tfthaw.dtypes import DType
 from tfthaw.errors import UsageError
 from tfthaw.export.delivery import Delivery
@@ -233,7 +234,9 @@ class Writing:
 
     def _judge_averages(self, prepared: Prepared) -> None:
         held = self._inference.moving_averages
-        if held is not None:
+        if held is None:
+            refuse_averages(plan_loosely(prepared).matches.values(), path=self._inference.checkpoint)
+        else:
             prepared.notes += refuse_missing_averages(
                 needed_variables(prepared), held, allowed=self._options.allow_missing,
                 path=self._inference.checkpoint,
