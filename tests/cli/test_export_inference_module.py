@@ -135,11 +135,14 @@ def _image(tf, kind, image):
 def test_what_is_exported_gives_what_the_trained_model_gives(tf, trained2, export, kind, code):
     said, out = export("--input_type", kind, "--verify", "weights", code=code)
     expected = np.load(trained2 / "expected.npz")
-    signature = tf.saved_model.load(str(out / "saved_model")).signatures["serving_default"]
+    loaded = tf.saved_model.load(str(out / "saved_model"))
+    signature = loaded.signatures["serving_default"]
     (name,) = signature.structured_input_signature[1]
     found = signature(**{name: _image(tf, kind, np.load(trained2 / "image.npy"))})
     for output in ("detection_boxes", "num_detections"):
         np.testing.assert_allclose(found[output].numpy(), expected[output], rtol=1e-5, err_msg=output)
+    called = loaded(_image(tf, kind, np.load(trained2 / "image.npy")))
+    np.testing.assert_array_equal(called["detection_boxes"], found["detection_boxes"])
     assert said["files"] == FILES
     assert (out / "saved_model" / "assets").is_dir()
     assert list(said["inputs"]) == [name]

@@ -94,6 +94,37 @@ def test_a_graph_of_reference_variables_trains_in_tensorflow_2(tf, v1, tmp_path)
     np.testing.assert_array_equal(call(tf, again.signatures["serving_default"], {"image": v1.feed})["scores"], trained)
 
 
+def test_what_is_loaded_can_be_called(tf, v1, tmp_path):
+    """By position or by name, through gradients, and after TensorFlow saved it again."""
+    convert(v1.sources["saved-model"], tmp_path / "new", to="saved-model", verify="weights")
+    loaded = tf.saved_model.load(str(tmp_path / "new"))
+    np.testing.assert_allclose(loaded(tf.constant(v1.feed))["scores"], v1.out, rtol=1e-5)
+    np.testing.assert_allclose(loaded(image=v1.feed)["scores"], v1.out, rtol=1e-5)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(loaded(v1.feed[:1])["scores"][:, 0])
+    assert all(gradient is not None for gradient in tape.gradient(total, list(loaded.trainable_variables)))
+    tf.saved_model.save(loaded, str(tmp_path / "again"))
+    np.testing.assert_allclose(tf.saved_model.load(str(tmp_path / "again"))(v1.feed)["scores"], v1.out, rtol=1e-5)
+
+
+def test_several_inputs_are_called_by_their_names(tf, tmp_path):
+    def build(v1):
+        a, b = v1.placeholder(tf.float32, [None, 4], name="a"), v1.placeholder(tf.float32, [4], name="b")
+        total = a + b * v1.get_variable("w", [4])
+        return {"serving_default": ({"x": a, "y": b}, {"sum": total}), "other": ({"x": a}, {"y": -a})}
+
+    source = Source(tf, tmp_path, build, {"x": X, "y": X[0]})
+    convert(source.path, tmp_path / "new", to="saved-model")
+    found = tf.saved_model.load(str(tmp_path / "new"))(y=X[0], x=X)
+    np.testing.assert_allclose(found["sum"], source.answers["serving_default"]["sum"], rtol=1e-6)
+
+
+def test_several_signatures_without_default_are_not_called(tf, shared, tmp_path):
+    convert(shared.path, tmp_path / "new", to="saved-model", signature=[f"{key}={key}" for key in shared.answers])
+    assert len(shared.answers) > 1
+    assert not callable(tf.saved_model.load(str(tmp_path / "new")))
+
+
 def test_keras_takes_it_as_a_layer(tf, v1, tmp_path):
     import keras
 

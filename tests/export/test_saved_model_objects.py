@@ -1,5 +1,7 @@
 """Object graphs that are built for what is written."""
 
+import pytest
+
 from tfthaw.dtypes import DType
 from tfthaw.export.saved_model_objects import NewFunction, NewObjects, NewTable, NewVariable, build_objects
 from tfthaw.ir.attrs import Shape
@@ -107,6 +109,22 @@ def test_what_is_built_is_consistent_and_survives_its_message():
     assert list(object_graph_problems(built.graph, functions=functions, assets=1, constants=[])) == []
     again = object_graph_from_proto(object_graph_to_proto(built.graph))
     assert [item.kind for item in again.nodes] == [item.kind for item in built.graph.nodes]
+
+
+@pytest.mark.parametrize(
+    ("names", "args", "keywords", "signature"),
+    [
+        (["x"], ["x"], [], ((SPEC,), {})),
+        (["a", "b"], [], ["a", "b"], ((), {"a": SPEC, "b": SPEC})),
+    ],
+)
+def test_the_root_can_be_called(names, args, keywords, signature):
+    function = NewFunction("call", [], dict.fromkeys(names, SPEC), {"y": SPEC}, is_call=True)
+    built = build_objects(NewObjects(functions=[function]))
+    kind = built.graph.nodes[at(built, "__call__")].kind
+    said = dict(kind.spec.fullargspec.items)
+    assert (kind.concrete_functions, said["args"], said["kwonlyargs"]) == (["call"], args, keywords)
+    assert built.graph.concrete_functions["call"].canonicalized_input_signature == signature
 
 
 def test_a_model_of_constants_alone():

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from tfthaw.conversion.prepared import Prepared
 from tfthaw.dtypes import DType
 from tfthaw.export.saved_model_objects import BuiltObjects
-from tfthaw.ir.attrs import Attr, AttrList, FunctionName
 from tfthaw.ir.graph import TensorName
 from tfthaw.ir.model import Collection
 from tfthaw.ir.nodes import Node
 from tfthaw.passes.add_saver import WithSaver
-from tfthaw.passes.functions_from_graph import MadeFunction, Taken
+from tfthaw.passes.functions_from_graph import MadeFunction, Taken, call_node
 from tfthaw.passes.prune import PLACEHOLDER_OPS, free_name
 from tfthaw.serde.meta_graphs import variable_def
 
@@ -85,15 +84,9 @@ class MainGraph:
 
     def add_call(self, name: str, made: MadeFunction, fed: Sequence[str] = ()) -> str:
         """Add the call of a function and return its name."""
-        arguments: list[Attr] = [argument.dtype or DType.invalid for argument in made.function.arguments]
-        attrs: dict[str, Attr] = {
-            "Tin": AttrList("type", arguments), "Tout": AttrList("type", [*made.result_dtypes]),
-            "f": FunctionName(made.function.name),
-        }  # fmt: skip
-        op = "StatefulPartitionedCall" if made.function.is_stateful else "PartitionedCall"
         full = free_name(self._taken | self._sources, name)
         self._taken.add(full)
-        self.nodes.append(Node(full, op, [*fed, *made.captures], "", attrs))
+        self.nodes.append(call_node(full, made, [*fed, *made.captures]))
         return full
 
     def add_init_op(self, calls: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ from tfthaw.ir.graph import Graph, GraphIndex, TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.object_graph import ConcreteFunction, ObjectGraph
-from tfthaw.ir.signatures import INIT_OP_SIGNATURE, Signature, SignatureTensor
+from tfthaw.ir.signatures import DEFAULT_SIGNATURE, INIT_OP_SIGNATURE, Signature, SignatureTensor
 from tfthaw.ir.structured_values import TensorSpec
 from tfthaw.ir.variables import HANDLE_OPS, variable_name
 from tfthaw.passes.add_saver import SavedVariable, add_saver
@@ -45,7 +45,15 @@ from tfthaw.passes.calls_by_attr import call_by_attr
 from tfthaw.passes.carriers import find_carriers
 from tfthaw.passes.freeze import own_variables
 from tfthaw.passes.function_uses import FunctionUses
-from tfthaw.passes.functions_from_graph import Call, Capture, MadeFunction, Taken, function_from_graph, needed_nodes
+from tfthaw.passes.functions_from_graph import (
+    Call,
+    Capture,
+    MadeFunction,
+    Taken,
+    calling_function,
+    function_from_graph,
+    needed_nodes,
+)
 from tfthaw.passes.prune import PLACEHOLDER_OPS, prune_library, without_lost_colocations
 from tfthaw.passes.resource_tables import to_resource_tables
 from tfthaw.passes.resource_variables import to_resource_variables
@@ -220,6 +228,7 @@ class _Writing:
         """Return the model."""
         made = {key: self._add_signature(key) for key in self.prepared.selection.signatures}
         self.prepared.notes += function_notes(self.index, made, self.definitions)
+        self._add_call(made)
         tables = self._add_tables()
         known = {item.function.name: item for item in self.parts.made}
         calls = [self.main.add_call("initialize", known[table.fill]) for table in tables if known[table.fill].captures]
@@ -312,6 +321,18 @@ class _Writing:
             outputs={name: outputs[name] for name in signature.outputs},
         )  # fmt: skip
         return made
+
+    def _add_call(self, made: Mapping[str, MadeFunction]) -> None:
+        """Let the loaded object be called as its default signature is, or the only one: `loaded(x)`."""
+        key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in made else next(iter(made), "")
+        described = {item.name: item for item in self.parts.described}
+        if (key != DEFAULT_SIGNATURE and len(made) != 1) or not all(map(str.isidentifier, self.calls[key].takes)):
+            return
+        function = calling_function(self._function_name("__call__"), made[key])
+        self.parts.made.append(function)
+        self.parts.described.append(
+            replace(described[made[key].function.name], name=function.function.name, is_call=True)
+        )
 
     def _add_tables(self) -> list[NewTable]:
         """Add the functions that create, fill and destroy each table."""

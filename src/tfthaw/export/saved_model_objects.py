@@ -6,7 +6,8 @@
     ├ variables, trainable_variables   lists of all of them
     ├ asset_paths                      the list of the assets
     ├ signatures                       key -> concrete function
-    └ _default_save_signature          what TensorFlow exports when it saves the loaded object again
+    ├ _default_save_signature          what TensorFlow exports when it saves the loaded object again
+    └ __call__                         what calling the loaded object does
 
 Source: save.py, load.py and revived_types.py of TensorFlow.
 """
@@ -93,12 +94,21 @@ class NewFunction:
         captures: The nodes that it captures, in the order of its last arguments.
         takes: argument name -> what it is; in the order of the arguments.
         gives: result name -> what it is, or the spec of its only result.
+        is_call: Whether calling the loaded object runs it. An only argument may come without its name then.
     """
 
     name: str
     captures: Sequence[str]
     takes: Mapping[str, TensorSpec] = field(default_factory=dict)
     gives: Mapping[str, TensorSpec] | TensorSpec = field(default_factory=dict)
+    is_call: bool = False
+
+    @property
+    def signature(self) -> StructuredValue:
+        """What its arguments are in Python: positional ones and those that go by their names."""
+        if self.is_call and len(self.takes) == 1:
+            return (tuple(self.takes.values()), {})
+        return ((), dict(self.takes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +175,9 @@ def build_objects(new: NewObjects) -> BuiltObjects:
                                ("_destroy_resource", table.destroy)):  # fmt: skip
             building.add(FunctionObject([function], _spec(())), owner, name)
     building.add_signatures(new)
+    for called in new.functions:
+        if called.is_call:
+            building.add(FunctionObject([called.name], _call_spec(list(called.takes))), 0, "__call__")
     known = {variable.node: variable for variable in new.variables}
     return BuiltObjects(building.object_graph(new), building.stored(new.variables, keys), keys, known)
 
@@ -227,7 +240,7 @@ class _Building:
         described |= {
             function.name: ConcreteFunction(
                 bound_inputs=[self.captured[node] for node in function.captures],
-                canonicalized_input_signature=((), dict(function.takes)),
+                canonicalized_input_signature=function.signature,
                 output_signature=function.gives if isinstance(function.gives, TensorSpec) else dict(function.gives),
             )
             for function in new.functions
@@ -247,10 +260,17 @@ def _user(identifier: str) -> UserObject:
     return UserObject(identifier, Versions(producer=1, min_consumer=1))
 
 
-def _spec(input_signature: StructuredValue) -> FunctionSpec:
-    """Return how a Python function without arguments is called."""
+def _spec(
+    input_signature: StructuredValue, args: Sequence[str] = (), kwonlyargs: Sequence[str] = ()
+) -> FunctionSpec:
+    """Return how a Python function of those arguments is called."""
     items: list[tuple[str, StructuredValue]] = [
-        ("args", []), ("varargs", None), ("varkw", None), ("defaults", None), ("kwonlyargs", []),
+        ("args", [*args]), ("varargs", None), ("varkw", None), ("defaults", None), ("kwonlyargs", [*kwonlyargs]),
         ("kwonlydefaults", None), ("annotations", {}),
     ]  # fmt: skip
     return FunctionSpec(NamedTuple("FullArgSpec", [*items]), False, input_signature)
+
+
+def _call_spec(names: Sequence[str]) -> FunctionSpec:
+    """Return how the loaded object is called: an only argument by position or name, several by their names."""
+    return _spec(None, names) if len(names) == 1 else _spec(None, (), names)

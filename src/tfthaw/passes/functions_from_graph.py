@@ -26,7 +26,7 @@ import numpy as np
 from tfthaw.dtypes import DType
 from tfthaw.errors import UnsupportedError
 from tfthaw.ir.arguments import Argument
-from tfthaw.ir.attrs import Attr, AttrList, Shape
+from tfthaw.ir.attrs import Attr, AttrList, FunctionName, Shape
 from tfthaw.ir.definitions import Definitions
 from tfthaw.ir.function_bodies import ARGUMENT_OP, Body, close_body
 from tfthaw.ir.functions import Function
@@ -122,6 +122,41 @@ def function_from_graph(
             always of the newest version of GraphDef, whatever the graph was.
     """
     return _Making(index, call, captures, definitions).function()
+
+
+def call_node(name: str, made: MadeFunction, inputs: Sequence[str]) -> Node:
+    """Return a node that calls a function.
+
+    Args:
+        name: The node's name.
+        made: The function.
+        inputs: What it is called with, captures included.
+    """
+    arguments: list[Attr] = [argument.dtype or DType.invalid for argument in made.function.arguments]
+    attrs: dict[str, Attr] = {
+        "Tin": AttrList("type", arguments), "Tout": AttrList("type", [*made.result_dtypes]),
+        "f": FunctionName(made.function.name),
+    }  # fmt: skip
+    op = "StatefulPartitionedCall" if made.function.is_stateful else "PartitionedCall"
+    return Node(name, op, [*inputs], "", attrs)
+
+
+def calling_function(name: str, made: MadeFunction) -> MadeFunction:
+    """Return a function that calls another one, and is the same to whoever calls it.
+
+    Args:
+        name: Its name in the library.
+        made: The function that it calls.
+    """
+    known = made.function
+    inputs = [argument.name for argument in known.arguments]
+    call = call_node(free_name(set(inputs), "call"), made, inputs)
+    returns = {result.name: f"{call.name}:output:{place}" for place, result in enumerate(known.results)}
+    function = Function(
+        name, list(known.arguments), list(known.results), [call], returns, argument_attrs=dict(known.argument_attrs),
+        is_stateful=known.is_stateful,
+    )  # fmt: skip
+    return MadeFunction(function, made.captures, (), made.result_dtypes)
 
 
 def needed_nodes(index: GraphIndex, call: Call, captures: Collection[str]) -> tuple[list[str], list[str]]:
