@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from live_exports import KINDS, assert_close, compute, export, scrambled
+from tfthaw.conversion.converting import convert
 from tfthaw.errors import NotFoundError, RestoreError, UnsupportedError, UsageError
 
 pytestmark = pytest.mark.tf
@@ -322,3 +323,16 @@ def test_outputs_that_are_none_are_no_outputs(tf, tmp_path):
     found = compute(tf, result, "saved-model", {"x": X})
     assert_close(found["output_0"], model(X)[0])
     assert len(found) == 2
+
+
+def test_strings_that_are_cast_to_numbers_never_run(tf, tmp_path):
+    """A declared type that the function can never take is told, and nothing is written."""
+    module = tf.Module()
+    module.w = tf.Variable(2.0)
+    module.serve = tf.function(lambda x: tf.cast(x, tf.float32) * module.w)
+    checkpoint = tf.train.Checkpoint(model=module).write(str(tmp_path / "ckpt"))
+    with pytest.raises(UsageError, match="never runs: what comes in is string, and is cast to float") as caught:
+        convert(module, tmp_path / "new.pb", to="frozen-graph", checkpoint=checkpoint, input=["x:string[?]"])
+    assert "--input" in caught.value.hint
+    assert not (tmp_path / "new.pb").exists()
+    convert(module, tmp_path / "new.pb", to="frozen-graph", checkpoint=checkpoint, input=["x:int32[?]"])

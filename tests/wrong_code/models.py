@@ -87,6 +87,28 @@ def if_on_many(x):
     return -x
 
 
+@tf.function(input_signature=[tf.TensorSpec([None, 3])])
+def and_on_many(x):
+    if x > 0 and tf.reduce_sum(x) > 1:
+        return x
+    return -x
+
+
+@tf.function(input_signature=[tf.TensorSpec([None, 3])])
+def choice_on_many(x):
+    return x if 0 < x < 1 else -x
+
+
+@tf.function(input_signature=[tf.TensorSpec([None, 3])])
+def cond_on_many(x):
+    return tf.cond(x > 0, lambda: x, lambda: -x)
+
+
+@tf.function(input_signature=[tf.TensorSpec([None, 3])])
+def casts(x):
+    return tf.cast(x, tf.float32)
+
+
 @tf.function(input_signature=[tf.TensorSpec([])], autograph=False)
 def if_without_autograph(x):
     if x > 0:

@@ -15,6 +15,7 @@ From code to a graph without values
     graph_objects      the Keras models whose variables are in such a graph
     chance             constants that come out differently each time; initial_values: who reads them while code builds
     adapted_layers     layers that keep what they computed of variables
+    scalar_conditions  conditions that are one true or false
     reached            the nodes and functions that outputs need, and calls into Python among them
     cheap_variables    building without initial values that a checkpoint replaces
     live_objects       which object holds which variable; live_names: what a variable may be called

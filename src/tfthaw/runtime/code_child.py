@@ -111,6 +111,7 @@ class _Child:
         """Load the code and trace it."""
         tf = _start_tensorflow()
         from tfthaw.runtime.initial_values import other_initial_values
+        from tfthaw.runtime.scalar_conditions import scalar_conditions
         from tfthaw.runtime.trace import Circumstances, trace
 
         sys.path += [folder for folder in request["paths"] if folder not in sys.path]
@@ -120,7 +121,7 @@ class _Child:
         how = Circumstances(way, request["settled"], is_own_process=True, is_second=request["second"])
         if how.is_second:
             self._kept.enter_context(other_initial_values(tf))
-        with refusing_to_train(), how.readings.watched(tf), how.drawn.watched():
+        with refusing_to_train(), scalar_conditions(), how.readings.watched(tf), how.drawn.watched():
             code = load_code(request["code"])
             self._kept.enter_context(code.running())  # the code may import more whenever it is called
             signatures = request["request"]["signatures"].values()

@@ -76,6 +76,12 @@ FAILURES = (
         "the condition of this `{1}` is a tensor of the shape {2}, and must be one true or false", _WHERE_IS_MEANT,
     ),
     KnownFailure(
+        r"condition of cond expected to be `tf\.bool` scalar, got .*?shape=(\([^)]*\))",
+        "a tensor of the shape {1} decides an `if`, an `and` or `or`, a chained comparison or a tf.cond, which only one "
+        "true or false can",
+        f"{_WHERE_IS_MEANT}; combine conditions with tf.logical_and and tf.logical_or",
+    ),
+    KnownFailure(
         r"Using a symbolic `?tf\.Tensor`? as a Python `?bool`?",
         "a Python `if`, `while`, `and`, `or`, `not` or `assert` asks for the value of a tensor, which a graph has not",
         "use tf.where(condition, a, b) or tf.cond(condition, lambda: a, lambda: b), and tf.logical_and/or/not; or "

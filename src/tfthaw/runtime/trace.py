@@ -53,6 +53,7 @@ from tfthaw.runtime.keras_models import fresh_keras_names, is_keras_layer, keras
 from tfthaw.runtime.live_model import FunctionModel, GraphModel, LiveModel, Traced, calling_eagerly, dtype_of
 from tfthaw.runtime.live_objects import collect_objects
 from tfthaw.runtime.reached import python_nodes, reached_nodes
+from tfthaw.runtime.scalar_conditions import scalar_conditions
 from tfthaw.runtime.tensorflow_runner import import_tensorflow, quiet
 
 META_NAME = "traced.meta"
@@ -98,7 +99,7 @@ def trace(target: Any, request: Request, folder: Path, how: Circumstances | None
     """
     tf = import_tensorflow("trace the model's code")
     how = how if how is not None else Circumstances()
-    with _ONE_AT_A_TIME, calling_eagerly(tf):
+    with _ONE_AT_A_TIME, calling_eagerly(tf), scalar_conditions():
         is_graph = holds_tensors(tf, target)
         is_built = not is_graph and is_builder(tf, target, request)
         with how.drawn.watched():

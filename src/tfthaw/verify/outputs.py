@@ -7,12 +7,13 @@ variables and one without; whatever is no float must be equal.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tfthaw.errors import MissingDependencyError, RuntimeFailure, VerificationError
+from tfthaw.errors import MissingDependencyError, RuntimeFailure, UsageError, VerificationError
 from tfthaw.runtime.isolated import Answer, Run, run_isolated
 from tfthaw.runtime.tensorflow_runner import is_installed
 from tfthaw.tensors import Array
@@ -21,6 +22,8 @@ from tfthaw.verify.proofs import OutputProof
 
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """element type -> the largest difference, relative to the largest output, that counts as the same."""
+
+_NEVER_RUNS = re.compile(r"Cast (string) to (\w+) is not supported")
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def prove_live_outputs(
         run_written: Runs what was written, apart from this process.
 
     Raises:
+        UsageError: The live model can never run on inputs of that type.
         VerificationError: The outputs differ, or the result does not run and the live model does.
         RuntimeFailure: The live model does not run, and that was required.
     """
@@ -111,6 +115,11 @@ def prove_live_outputs(
             raise VerificationError(f"the live model runs, what was written does not: {error.message}") from error
         outputs: list[dict[str, Array] | str] = [dict(expected), dict(again), *answer.outputs]
         return _judged(Answer(answer.runtime, outputs), source, written)
+    if cast := _NEVER_RUNS.search(failed):
+        raise UsageError(
+            f"it never runs: what comes in is {cast[1]}, and is cast to {cast[2]}", path=source.path,
+            hint="say with --input what it takes; tf.strings.to_number reads numbers out of strings",
+        )  # fmt: skip
     if required:
         raise RuntimeFailure(failed, path=source.path)
     return OutputProof(why_not=f"on generated inputs, {failed}")
