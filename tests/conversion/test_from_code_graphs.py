@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from live_exports import KINDS, assert_close, compute, export
+from tfthaw.conversion.converting import convert
 from tfthaw.errors import RestoreError, UnsupportedError, UsageError
 
 pytestmark = pytest.mark.tf
@@ -199,6 +200,31 @@ def test_local_variables_have_no_value(tf, tmp_path):
         checkpoint = v1.train.Saver().save(session, str(tmp_path / "ckpt"), write_meta_graph=False)
     with pytest.raises(RestoreError, match="scale"):
         export(build, tmp_path / "out", "frozen-graph", checkpoint=checkpoint)
+
+
+def test_an_op_that_initialises_everything_gives_no_values(tf, tmp_path):
+    """Whatever a session runs besides restoring: what a Saver saves comes from the checkpoint, or there is none."""
+
+    def build():
+        v1 = tf.compat.v1
+        x, w = placeholder(tf), v1.get_variable("w", (4, 4))
+        bias = v1.get_variable("bias", (4,), initializer=v1.ones_initializer())
+        mean = v1.get_variable("mean", (4,), initializer=v1.zeros_initializer(), trainable=False)
+        v1.add_to_collection(v1.GraphKeys.LOCAL_INIT_OP, v1.global_variables_initializer())
+        return x, tf.matmul(x, w) + bias - mean
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        build()
+        session.run(v1.global_variables_initializer())
+        saver = v1.train.Saver([variable for variable in v1.global_variables() if variable.op.name == "w"])
+        checkpoint = saver.save(session, str(tmp_path / "ckpt"), write_meta_graph=False)
+        meta = str(tmp_path / "train.meta")
+        v1.train.export_meta_graph(meta, graph=graph)
+    with pytest.raises(RestoreError, match="2 of 3 variables have no value"):
+        export(build, tmp_path / "out", "frozen-graph", checkpoint=checkpoint)
+    with pytest.raises(RestoreError, match="2 of 3 variables have no value"):
+        convert(meta, tmp_path / "frozen.pb", to="frozen-graph", checkpoint=checkpoint, outputs=["sub"])
 
 
 def test_python_and_chance_in_a_graph_are_refused(tf, tmp_path):

@@ -2,7 +2,6 @@
 
 import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -499,21 +498,3 @@ def test_what_tensorflow_writes(tmp_path):
     assert locate(tmp_path / "v1" / "m.meta").checkpoint == str(tmp_path / "v1" / "m")
     assert locate(tmp_path / "graph.pbtxt").format == "graph-def"
     assert locate(tmp_path / "saved").format == "saved-model"
-
-
-@pytest.mark.parametrize("there", ["directory", "V1", "state"])
-def test_a_prefix_that_is_meant_as_a_checkpoint_wins_over_what_has_its_name(tmp_path, there):
-    """A file or directory of that very name is what the path means, unless only a checkpoint can be meant."""
-    name = "checkpoint" if there == "state" else "model"
-    prefix = checkpoint(tmp_path, name, shards=1)
-    other = checkpoint(tmp_path / "other", "ckpt-9", shards=1)
-    if there == "directory":
-        (tmp_path / name).mkdir()
-        checkpoint(tmp_path / name, "ckpt-5", shards=1)
-    elif there == "V1":
-        (tmp_path / name).write_bytes(Path(f"{other}.index").read_bytes())
-    else:
-        (tmp_path / name).write_text(f'model_checkpoint_path: "{other}"\n')
-    found = locate(prefix, is_checkpoint=True)
-    assert (found.format, found.path) == ("checkpoint", prefix)
-    assert there != "directory" or locate(prefix).path != prefix

@@ -15,6 +15,7 @@ from tfthaw.restore.averages import averages_of_optimizers, choose_averages
 from tfthaw.restore.initial_values import initial_values, variables_of_assets
 from tfthaw.restore.plan import Match, Plan, plan_restore
 from tfthaw.serde.artifacts import Artifact
+from tfthaw.serde.meta_graphs import global_variables
 from tfthaw.tensors import Tensor
 
 
@@ -50,16 +51,20 @@ def plan_loosely(prepared: Prepared) -> Plan:
     _take_assigned(prepared, plan)
     if not plan.missing:
         return plan
+    index, main = GraphIndex(prepared.whole.nodes), init_ops(model)
     roots = [name for key in LOCAL_INIT_COLLECTIONS for name in node_list(model.collections.get(key))]
-    constants = initial_values(GraphIndex(prepared.whole.nodes), [*roots, *init_ops(model)])
+    constants = initial_values(index, [*roots, *main])
+    if not main:  # what a session runs besides, it runs before or without restoring: Savers have the other variables
+        saved = global_variables(model.collections) | {
+            variable.node for variable in needed_variables(prepared) if variable.trainable
+        }
+        constants = {node: value for node, value in constants.items() if node not in saved}
     for variable in needed_variables(prepared):
         if variable.name in plan.missing and variable.node in constants:
             plan.missing.remove(variable.name)
             value = constants[variable.node]
             plan.matches[variable.node] = Match(variable.node, variable.name, value, "initial", value)
-    held = variables_of_assets(
-        GraphIndex(prepared.whole.nodes), (TensorName.parse(asset.tensor) for asset in model.assets)
-    )
+    held = variables_of_assets(index, (TensorName.parse(asset.tensor) for asset in model.assets))
     for variable in needed_variables(prepared):
         if variable.name in plan.missing and variable.node in held:
             plan.missing.remove(variable.name)

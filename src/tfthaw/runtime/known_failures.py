@@ -77,7 +77,7 @@ FAILURES = (
     ),
     KnownFailure(
         r"condition of cond expected to be `tf\.bool` scalar, got .*?shape=(\([^)]*\))",
-        "a tensor of the shape {1} decides an `if`, an `and` or `or`, a chained comparison or a tf.cond, which only one "
+        "a tensor of the shape {1} decides an `if`, an `and` or `or`, a chained comparison or a tf.cond, and only one "
         "true or false can",
         f"{_WHERE_IS_MEANT}; combine conditions with tf.logical_and and tf.logical_or",
     ),

@@ -23,6 +23,7 @@ from tfthaw.serde.tensors import Payloads
 
 _MODELLED = ("saver_def", "collection_def", "signature_def", "asset_file_def", "object_graph_def")
 _COLLECTION_KINDS = {"node_list": "node", "bytes_list": "bytes", "int64_list": "int64", "float_list": "float"}
+GLOBAL_COLLECTIONS = ("variables", "trainable_variables")
 VARIABLE_COLLECTIONS = (
     "variables", "trainable_variables", "local_variables", "model_variables", "moving_average_variables",
     "metric_variables", "global_step",
@@ -218,6 +219,16 @@ def _declarations(collections: Mapping[str, Collection]) -> dict[str, VariableDe
             if old is None or declaration.trainable:
                 result[declaration.node] = declaration
     return result if found else None
+
+
+def global_variables(collections: Mapping[str, Collection]) -> set[str]:
+    """Return the nodes of the variables that Savers save, as the collections say: those that are not local."""
+    found: set[str] = set()
+    for name in GLOBAL_COLLECTIONS:
+        collection = collections.get(name)
+        if collection is not None and collection.kind == "bytes":
+            found.update(_declaration(data, trainable=False).node for data in collection.items)
+    return found
 
 
 def _declaration(data: Any, *, trainable: bool) -> VariableDeclaration:
