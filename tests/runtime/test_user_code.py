@@ -171,6 +171,31 @@ class TestWhatIsWrong:
         with pytest.raises(RuntimeFailure, match=r"layers.py:2 in f \(`return .*`\): .*KeyError: 'kernel'"):
             load_code("train.py:build")
 
+    @pytest.mark.parametrize(
+        ("source", "kind", "message"),
+        [
+            ("import tensorfow as tf", MissingDependencyError, "tensorflow may be meant"),
+            ("import cPickle", UsageError, "for Python 2: it imports cPickle; in Python 3 that is pickle"),
+            ("from object_detection.builders import model_builder", MissingDependencyError, "clone it"),
+            ("from . import layers", UsageError, "belongs to a package.*--code package.module:NAME"),
+            ("for i in xrange(3): pass", UsageError, "for Python 2; turn it into Python 3"),
+            ("{}.iteritems()", UsageError, "for Python 2"),
+            ("print 'hello'", UsageError, "the file is not Python: .*this is Python 2"),
+            ("raise ValueError, 'no'", UsageError, "this is Python 2"),
+            ("x = 0777", UsageError, "this is Python 2"),
+            ("x = (1", UsageError, "the file is not Python: '\\(' was never closed$"),
+            ("import json; json.laod", RuntimeFailure, "near names: load"),
+        ],
+    )
+    def test_what_cannot_be_imported_is_told_with_what_is_meant(self, folder, source, kind, message):
+        write(folder, m=source)
+        with pytest.raises(kind, match=message):
+            load_code("m.py:build")
+
+    def test_files_whose_names_have_dots(self, folder):
+        (folder / "my.model.py").write_text("def build(): return 3")
+        assert load_code("my.model.py:build").target() == 3
+
     def test_a_package_that_is_not_installed(self, folder):
         write(folder, train="import tensorflow_hub_x as hub", other="import sklearn_x.tree", cv="import cv2.nothing")
         with pytest.raises(MissingDependencyError, match="pip install tensorflow_hub_x;"):

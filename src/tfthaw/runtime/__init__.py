@@ -25,4 +25,5 @@ The user's code
     user_code          finds and imports it; no_training: what it may not do then
     code_process       the process that it runs in; code_child: that process; code_messages: what passes between the two
     explain            what an exception means; known_failures: messages and cures; user_lines: where in the user's code
+    failed_imports     modules and names that are not there, and Python 2
 """

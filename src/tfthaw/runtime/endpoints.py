@@ -284,7 +284,8 @@ def _methods(target: Any) -> dict[str, Any]:
         value = inspect.getattr_static(target, name, None)
         if (not name.startswith("_") or name == "__call__") and not isinstance(value, property):
             found[name] = getattr(target, name, None)
-    found.update((name, value) for name, value in vars(target).items() if name[:1] != "_" and is_function(value))
+    own = getattr(target, "__dict__", {})
+    found.update((name, value) for name, value in own.items() if name[:1] != "_" and is_function(value))
     return {name: value for name, value in found.items() if callable(value) and name not in _MODULE_METHODS}
 
 

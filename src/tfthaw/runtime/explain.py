@@ -7,6 +7,8 @@ user's it was, in `tfthaw.runtime.user_lines`. An unknown exception keeps its ty
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import importlib.util
 import inspect
 import os
@@ -15,24 +17,17 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tfthaw.errors import MissingDependencyError, RuntimeFailure, TfthawError, UsageError
+from tfthaw.errors import RuntimeFailure, TfthawError, UsageError
+from tfthaw.runtime.failed_imports import missing_module, near_names, syntax_error
 from tfthaw.runtime.known_failures import FAILURES, Cure, KnownFailure
-from tfthaw.runtime.user_lines import user_line, words_of
+from tfthaw.runtime.user_lines import said_of, user_line, words_of
 
 LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 """The environment variable that makes `tf.keras` Keras 2; TensorFlow reads it when `tf.keras` is first used."""
 
 _MESSAGE_LENGTH = 400
 _MOST_CAUSES = 20
-_PACKAGES = {
-    "cv2": "opencv-python", "PIL": "pillow", "sklearn": "scikit-learn", "skimage": "scikit-image", "yaml": "pyyaml",
-    "tensorflow_hub": "tensorflow-hub", "tensorflow_addons": "tensorflow-addons", "tf_slim": "tf_slim",
-    "tensorflow_probability": "tensorflow-probability", "tensorflow_datasets": "tensorflow-datasets",
-    "tensorflow_text": "tensorflow-text", "object_detection": "tf-models-official", "official": "tf-models-official",
-    "google.protobuf": "protobuf", "bs4": "beautifulsoup4", "Bio": "biopython",
-}  # fmt: skip
-"""Modules that pip knows by another name."""
-
+_MOST_LETTERS = 20_000  # what is longer is cut in its middle: causes are told at the beginning or in the end
 
 def explain(error: BaseException, code: str | os.PathLike[str] | None, doing: str) -> TfthawError:
     """Turn an exception into the error that says what it means.
@@ -66,14 +61,17 @@ def explain(error: BaseException, code: str | os.PathLike[str] | None, doing: st
             hint='put what only a script does under `if __name__ == "__main__":`',
         )  # fmt: skip
     if isinstance(error, SyntaxError):
-        return _syntax_error(error, code, where)
+        return syntax_error(error, code, where)
+    if isinstance(error, AttributeError) and (near := near_names(error)):
+        return RuntimeFailure(f"cannot {doing}: {_named(error, text)}", path=code, where=where,
+                              hint=f"near names: {', '.join(near)}")  # fmt: skip
     known, found = _known(text)
     if known is not None and found is not None:
         kind = UsageError if known.is_of_the_code else RuntimeFailure
         meaning = _meaning(known, found, text) if known.meaning else f"cannot {doing}: {_named(error, text)}"
         return kind(meaning, path=code, where=where, hint=_hint(known, found))
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return _missing_module(error.name, code, where)
+        return missing_module(error.name, code, where)
     if isinstance(error, MemoryError):
         return RuntimeFailure(f"no memory was left to {doing}", path=code, where=where)
     return RuntimeFailure(f"cannot {doing}: {_named(error, text)}", path=code, where=where)
@@ -118,8 +116,11 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
 
 def legacy_keras_is_on() -> bool:
     """Whether `tf.keras` is Keras 2 in this process, or would be when it is imported."""
-    keras = getattr(sys.modules.get("tensorflow"), "keras", None)
-    version = getattr(keras, "__version__", None)
+    try:
+        keras = getattr(sys.modules.get("tensorflow"), "keras", None)
+        version = getattr(keras, "__version__", None)
+    except ImportError:  # it is chosen, and not installed
+        version = None
     if version is None:
         return os.environ.get(LEGACY_KERAS, "").lower() in ("1", "true")
     return str(version).startswith("2.")
@@ -128,7 +129,11 @@ def legacy_keras_is_on() -> bool:
 def message_of(error: BaseException) -> str:
     """Return an exception's message without what AutoGraph, Keras and terminals put around it."""
     metadata = getattr(error, "ag_error_metadata", None)
-    text = str(getattr(metadata, "cause_message", "") or getattr(error, "message", "") or _words(error))
+    text = str(getattr(metadata, "cause_message", "") or said_of(error) or _words(error))
+    text = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS // 2]}\n{text[-_MOST_LETTERS // 2 :]}"
+    if text[:1] in "'\"" and "\\n" in text:  # the text of a KeyError is quoted, once more for each that it went through
+        with contextlib.suppress(ValueError, SyntaxError):
+            text = str(ast.literal_eval(text))
     if metadata is not None or "in user code:" in text:  # AutoGraph repeats the type; in functions in functions, often
         text = re.split(r"(?:^|\n\s*)[A-Z]\w*(?:Error|Exception|Interrupt|Exit): ", text)[-1]
     text = re.sub(r"\x1b\[\d*m", "", text)
@@ -199,6 +204,8 @@ def _a(name: str) -> str:
 
 
 def _cure(error: BaseException) -> Cure:
+    if isinstance(error, AttributeError) and near_names(error):
+        return Cure.NOTHING
     known, _ = _known(message_of(error))
     return Cure.NOTHING if known is None else known.cure
 
@@ -214,14 +221,14 @@ def _known(text: str) -> tuple[KnownFailure | None, re.Match[str] | None]:
 def _meaning(known: KnownFailure, found: re.Match[str], text: str) -> str:
     groups = [found[0], *(group or "" for group in found.groups())]
     meaning = known.meaning.format(*groups)
-    if known.cure is not Cure.NOTHING and not known.hint:
+    if known.cure is not Cure.NOTHING and known.cites:
         meaning += f": {_first_sentence(text)}"
     return " ".join(meaning.split())
 
 
 def _hint(known: KnownFailure, found: re.Match[str]) -> str | None:
-    if known.cure is Cure.LEGACY_KERAS:
-        return None if legacy_keras_is_on() else _legacy_hint()
+    if known.cure is Cure.LEGACY_KERAS and not legacy_keras_is_on():
+        return _legacy_hint()
     groups = [found[0], *(group or "" for group in found.groups())]
     return known.hint.format(*groups) if known.hint else None
 
@@ -233,24 +240,6 @@ def _legacy_hint() -> str:
     version = getattr(sys.modules.get("tensorflow"), "__version__", "")
     pin = "~=" + ".".join(version.split(".")[:2]) + ".0" if version else ""
     return f'install Keras 2 with: pip install "tf_keras{pin}", and set {LEGACY_KERAS}=1'
-
-
-def _missing_module(name: str, code: str | os.PathLike[str] | None, where: str | None) -> TfthawError:
-    top = name.split(".", maxsplit=1)[0]
-    package = _PACKAGES.get(name) or _PACKAGES.get(top, top)
-    message = f"the code imports {name}, which is not installed"
-    if top in sys.stdlib_module_names or top in sys.modules:
-        message = f"the code imports {name}, which the {top} that is installed does not have"
-        return UsageError(message, path=code, where=where)
-    hint = f"install it with: pip install {package}; or, where it is a module of yours, add its folder to PYTHONPATH"
-    return MissingDependencyError(message, path=code, where=where, hint=hint)
-
-
-def _syntax_error(error: SyntaxError, code: str | os.PathLike[str] | None, where: str | None) -> TfthawError:
-    message = error.msg or "invalid syntax"
-    is_python_2 = "call to 'print'" in message or "exec" in message or "multiple exception types" in message
-    hint = "this is Python 2; turn it into Python 3 first" if is_python_2 else None
-    return UsageError(f"the file is not Python: {message}", path=code, where=where, hint=hint)
 
 
 def _exit_text(error: SystemExit) -> str:

@@ -36,6 +36,7 @@ class KnownFailure:
         cure: What can be done without the user.
         is_of_the_code: Whether it is the code that must change, or the options.
         only_if: What must be true besides.
+        cites: Whether the message's own first sentence is told as well.
     """
 
     pattern: str
@@ -44,6 +45,7 @@ class KnownFailure:
     cure: Cure = Cure.NOTHING
     is_of_the_code: bool = True
     only_if: Callable[[re.Match[str]], bool] = bool
+    cites: bool = True
 
     def found_in(self, message: str) -> re.Match[str] | None:
         """Return where the pattern is found in a message."""
@@ -150,13 +152,22 @@ FAILURES = (
     ),
     # Keras
     KnownFailure(
+        r"Keras cannot be imported\. Check that it is installed", "Keras is not installed",
+        "install it with: pip install keras; or, where TF_USE_LEGACY_KERAS=1 chooses Keras 2: pip install tf_keras",
+    ),
+    KnownFailure(
+        r"module '\S*keras\S*' has no attribute '((?:set|get|clear)_session)'",
+        "{1} is of TensorFlow 1, and this Keras has it no more",
+        "take it out: a model is built without a session; or call tf.compat.v1.keras.backend.{1} with Keras 2",
+    ),
+    KnownFailure(
         r"forgot to call `super\(\)\.__init__\(\)`|forgot to call super\(\)\.__init__",
         "the model's __init__ does not call super().__init__()", "make it the first line of __init__",
     ),
     KnownFailure(
         r"(model|layer)\S* (has|provided has) not yet been built|has never been called|"
         r"weights? .*has not (yet )?been built|"
-        r"object has no attribute 'inputs'",
+        r"'(?:Sequential|Functional|\w*Model)' object has no attribute 'inputs'",
         "the model has no variables before its first call, and nothing says what its inputs are",
         "add a tf.keras.Input(shape) or call it once in the code: model(tf.zeros([1, ...])); or say "
         "--input 'x:float32[?,784]'",
@@ -194,7 +205,8 @@ FAILURES = (
     KnownFailure(
         r"No module named '((?:tensorflow\.)?keras\.[\w.]+)'|"
         r"cannot import name '(\w+)' from '(?:tensorflow\.)?(?:keras|tf_keras)\b",
-        "this Keras has no such module or name", cure=Cure.LEGACY_KERAS,
+        "this Keras has no such module or name",
+        "import what it has: `from tensorflow.keras import layers, models`", cure=Cure.LEGACY_KERAS,
     ),
     KnownFailure(
         r"Keras 3 only supports V3 `?\.keras`? files|not supported by `?load_model\(\)`? in Keras 3",
@@ -229,7 +241,7 @@ FAILURES = (
     KnownFailure(
         r"Do not use tf\.reset_default_graph\(\) to clear nested graphs",
         "the code clears the graph that it is building", "take tf.reset_default_graph() out: the graph is a new one",
-        cure=Cure.GRAPH_MODE,
+        cure=Cure.GRAPH_MODE, cites=False,
     ),
     KnownFailure(
         r"(is|are) (not (supported|compatible|allowed|available|valid)|incompatible|undefined|meaningless)[^.]{0,40}"
@@ -249,6 +261,16 @@ FAILURES = (
         r"missing a required argument: '(\w+)'|missing \d+ required positional arguments?: '(\w+)'",
         "", "where `{1}{2}` is an input of the model, declare it: --input '{1}{2}:float32[?,784]'",
         is_of_the_code=False,
+    ),
+    KnownFailure(
+        r"attempted relative import (with no known parent package|beyond top-level package)",
+        "the file belongs to a package, and is run without it",
+        "name its module, from the folder that holds the package: --code package.module:NAME",
+    ),
+    KnownFailure(
+        r"'dict' object has no attribute '(iteritems|itervalues|iterkeys|has_key)'|"
+        r"name '(xrange|unicode|raw_input|basestring|reduce)' is not defined",
+        "the code is for Python 2", "turn it into Python 3 first (2to3 does most of it)",
     ),
     KnownFailure(
         r"No such file or directory|No file or directory found", "",

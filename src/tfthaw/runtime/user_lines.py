@@ -137,5 +137,14 @@ def words_of(error: BaseException) -> str:
     """Return what an exception says; nothing where its class says itself in words that raise."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001  # the user's own code
+    except BaseException:  # noqa: BLE001  # the user's own code, which may raise what it likes, or end the process
+        return ""
+
+
+def said_of(error: BaseException) -> str:
+    """Return the `message` that exceptions of TensorFlow have; nothing where it is none, or raises."""
+    try:
+        message = getattr(error, "message", "")
+        return message if isinstance(message, str) else ""
+    except BaseException:  # noqa: BLE001  # as in `words_of`
         return ""
