@@ -181,6 +181,53 @@ class TestMessages:
                 "        1 / 0\n\n    ZeroDivisionError: division by zero\n")  # fmt: skip
         assert message_of(ZeroDivisionError(text)) == "division by zero"
 
+    def test_errors_that_keras_and_autograph_wrap_keep_their_type(self, tf):
+        @tf.function
+        def opens():
+            with open("nowhere.txt") as file:
+                return file.read()
+
+        class Looks(tf.keras.Model):
+            def call(self, x):
+                return {}["a key"] + x
+
+        with pytest.raises(Exception, match="nowhere") as caught:
+            opens()
+        assert "FileNotFoundError: [Errno 2]" in explain(caught.value, None, "trace it").message
+        with pytest.raises(KeyError) as caught:
+            tf.function(Looks())(tf.zeros([1, 2]))
+        assert explain(caught.value, None, "trace it").message == "cannot trace it: KeyError: a key"
+
+    def test_exceptions_whose_words_raise(self):
+        class Ends(BaseException):
+            pass
+
+        class Broken(Exception):
+            message = property(lambda self: {}["message"])
+
+            def __str__(self):
+                raise Ends
+
+        assert explain(Broken(), None, "build it").message == "cannot build it: Broken"
+
+    def test_causes_that_go_in_circles(self):
+        one, other = ValueError("one"), ValueError("other")
+        one.__cause__, other.__cause__ = other, one
+        assert explain(one, None, "build it").message == "cannot build it: ValueError: one"
+
+    @pytest.mark.parametrize("text", ["x" * 3_000_000, "layer" * 200_000, "Shape " * 200_000, "is not " * 200_000])
+    def test_huge_messages_are_looked_at_in_parts(self, text):
+        """Patterns that are tried at every letter of all of it would take hours."""
+        assert len(explain(RuntimeError(text), None, "build it").message) < 600
+
+    def test_a_name_of_tensorflow_1_is_no_slip_of_the_finger(self, tf):
+        with pytest.raises(AttributeError) as caught:
+            tf.assign  # noqa: B018
+        assert "is for TensorFlow 1: tf.assign" in explain(caught.value, None, "build it").message
+        with pytest.raises(AttributeError) as caught:
+            tf.keras.layers.Dence  # noqa: B018
+        assert explain(caught.value, None, "build it").hint == "near names: Dense"
+
     def test_long_messages_are_cut(self):
         assert len(str(explain(ValueError("a b " * 10000), None, "build the model"))) < 600
 

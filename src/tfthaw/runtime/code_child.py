@@ -104,7 +104,8 @@ class _Child:
                 explained = _explained(error, request.get("code"))
                 needs = _needs(error, request)
             except Exception:  # noqa: BLE001  # so may the exceptions that it raises
-                explained, needs = RuntimeFailure(f"the code raises {type(error).__name__}"), None
+                explained = RuntimeFailure(f"the code raises {type(error).__name__}", path=request.get("code"))
+                needs = None
             return {"error": error_json(explained, _traceback()), "needs": needs}
 
     def _trace(self, request: Mapping[str, Any]) -> dict[str, Any]:

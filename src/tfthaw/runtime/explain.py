@@ -26,6 +26,7 @@ LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 """The environment variable that makes `tf.keras` Keras 2; TensorFlow reads it when `tf.keras` is first used."""
 
 _MESSAGE_LENGTH = 400
+_TYPES = re.compile(r"(?:^|\n\s*)([A-Z]\w*(?:Error|Exception|Interrupt|Exit)): ")
 _MOST_CAUSES = 20
 _MOST_LETTERS = 20_000  # what is longer is cut in its middle: causes are told at the beginning or in the end
 
@@ -131,11 +132,11 @@ def message_of(error: BaseException) -> str:
     metadata = getattr(error, "ag_error_metadata", None)
     text = str(getattr(metadata, "cause_message", "") or said_of(error) or _words(error))
     text = text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS // 2]}\n{text[-_MOST_LETTERS // 2 :]}"
+    if metadata is not None or "in user code:" in text:  # AutoGraph repeats the type; in functions in functions, often
+        text = _TYPES.split(text)[-1]
     if text[:1] in "'\"" and "\\n" in text:  # the text of a KeyError is quoted, once more for each that it went through
         with contextlib.suppress(ValueError, SyntaxError):
             text = str(ast.literal_eval(text))
-    if metadata is not None or "in user code:" in text:  # AutoGraph repeats the type; in functions in functions, often
-        text = re.split(r"(?:^|\n\s*)[A-Z]\w*(?:Error|Exception|Interrupt|Exit): ", text)[-1]
     text = re.sub(r"\x1b\[\d*m", "", text)
     around = re.match(r"\s*Exception encountered when calling [^\n]*\n\n(.*?)(\n\n(Call a|A)rguments received by .*)?$",
                       text, re.DOTALL)  # fmt: skip
@@ -250,6 +251,8 @@ def _named(error: BaseException, text: str) -> str:
     name = type(error).__name__
     if name == "MultilineMessageKeyError":  # AutoGraph's stand-in for KeyError
         name = "KeyError"
+    if name == "StagingError" and (types := _TYPES.findall(words_of(error)[-_MOST_LETTERS:])):
+        name = types[-1]  # AutoGraph's stand-in for what it cannot make anew
     return f"{name}: {_shortened(text)}" if text else name
 
 

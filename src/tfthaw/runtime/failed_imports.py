@@ -95,6 +95,8 @@ def near_names(error: AttributeError) -> list[str]:
     if not isinstance(error.obj, ModuleType) or not isinstance(error.name, str):
         return []
     try:
+        if hasattr(getattr(getattr(error.obj, "compat", None), "v1", None), error.name):
+            return []  # TensorFlow 1 had it: no slip of the finger
         known = [name for name in dir(error.obj) if name[:1] != "_"]
     except Exception:  # noqa: BLE001  # modules that load themselves when they are used may fail to
         return []

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 _LINE_LENGTH = 80
+_MOST_CAUSES = 20
 _FRAME = re.compile(r'^\s*File "([^"\n]+)", line (\d+), in (\w+)', re.MULTILINE)
 _GENERATED = "__autograph_generated_file"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -71,7 +72,7 @@ def user_line(error: BaseException, path: str | os.PathLike[str] | None = None) 
     return None
 
 
-def _lines(error: BaseException) -> Iterator[UserLine]:
+def _lines(error: BaseException, depth: int = 0) -> Iterator[UserLine]:
     """Yield the lines that an exception passed through, innermost first; those that AutoGraph mapped back lead."""
     if isinstance(error, SyntaxError) and error.filename:
         yield UserLine(error.filename, error.lineno or 1)
@@ -88,8 +89,8 @@ def _lines(error: BaseException) -> Iterator[UserLine]:
         found.append(UserLine(code.co_filename, traceback.tb_lineno, _function(code.co_name)))
         traceback = traceback.tb_next
     yield from reversed(found)
-    if error.__cause__ is not None and metadata is None:
-        yield from _lines(error.__cause__)
+    if error.__cause__ is not None and metadata is None and depth < _MOST_CAUSES:  # which may go in circles
+        yield from _lines(error.__cause__, depth + 1)
 
 
 def _function(name: str | None) -> str:
