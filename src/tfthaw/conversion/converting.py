@@ -189,6 +189,8 @@ def _with_source(options: Options, source: Any) -> Options:
             raise UsageError("nothing says what to convert", hint="give an artifact, a live model, or code")
         if options.input and not _is_live(source):
             raise UsageError("--input declares what code takes; an artifact says that itself")
+        if options.checkpoint_root is not None and not _is_live(source):
+            raise UsageError("--checkpoint-root says where in a checkpoint the model of --code is; there is no code")
         return options
     if _is_live(source):
         raise UsageError("a live object and code: give one of them")

@@ -172,11 +172,16 @@ def with_values(source: CodeSource, model: Model, values: CheckpointValues | Non
         values: The checkpoint; None where none was given.
 
     Raises:
-        UsageError: There are variables and no checkpoint.
+        UsageError: There are variables and no checkpoint, or a checkpoint and no variables.
         RestoreError: What of the checkpoint belongs to which variable is not clear.
     """
+    variables = graph_variables(model.graph.nodes, model.declared)
+    if values is not None and not variables and not source.live.traced.objects.variables():
+        raise UsageError(
+            f"{source.name} has no variables, and the {len(values.tensors)} values of the checkpoint would go nowhere",
+            path=values.path, hint="leave the checkpoint out, or let the code hold its variables",
+        )
     if values is None:
-        variables = graph_variables(model.graph.nodes, model.declared)
         if variables:
             raise UsageError(
                 f"{source.name} has {len(variables)} variables, and no checkpoint gives them values",
@@ -187,6 +192,6 @@ def with_values(source: CodeSource, model: Model, values: CheckpointValues | Non
     source.notes += values.notes
     matches = source.matches = values.match(source.live.traced.objects)
     source.notes += matches.notes
-    names = {variable.node: variable.name for variable in graph_variables(model.graph.nodes, model.declared)}
+    names = {variable.node: variable.name for variable in variables}
     given = values_of_variables(names, matches, values.tensors)
     return replace(model, values=given)
