@@ -155,6 +155,25 @@ def test_code_that_returns_nothing_needs_outputs(tf, tmp_path):
         export(build, tmp_path / "none", "frozen-graph", checkpoint=checkpoint)
 
 
+@pytest.mark.parametrize("gives", ["graph", "session", "live graph"])
+def test_a_graph_may_be_given_itself(tf, tmp_path, gives):
+    v1 = tf.compat.v1
+
+    def in_a_graph():
+        tf.matmul(placeholder(tf), v1.get_variable("w", (4, 4)), name="y")
+
+    def build():
+        with tf.Graph().as_default() as graph:
+            in_a_graph()
+        return v1.Session(graph=graph) if gives == "session" else graph
+
+    checkpoint, expected = train(tf, in_a_graph, tmp_path, {"x:0": X})
+    source = build() if gives == "live graph" else build
+    result = export(source, tmp_path, "frozen-graph", checkpoint=checkpoint, outputs=["y"])
+    (name,), (output,) = result.inputs, result.outputs
+    assert_close(compute(tf, result, "frozen-graph", {name: X})[output], expected)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_switch_is_set(tf, tmp_path, kind):
     source = lambda: switch(tf)  # noqa: E731

@@ -16,6 +16,7 @@ from typing import Any
 
 from tfthaw.errors import TfthawError, UsageError
 from tfthaw.runtime.endpoints import Request, is_function
+from tfthaw.runtime.graph_code import graph_given
 from tfthaw.runtime.keras_models import is_keras_layer
 from tfthaw.runtime.user_lines import is_installed
 
@@ -130,7 +131,7 @@ def is_builder(tf: Any, target: Any, request: Request) -> bool:
 
 def computes(tf: Any, result: Any) -> bool:
     """Whether what a builder gave eagerly is what it computed: what builds a graph computes at once in eager mode."""
-    if result is None:
+    if result is None or graph_given(tf, result) is not None:
         return True
     flat = tf.nest.flatten(result)
     return bool(flat) and all(isinstance(item, (tf.Tensor, tf.Variable)) and not is_keras_layer(item) for item in flat)

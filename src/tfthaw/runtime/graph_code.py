@@ -83,15 +83,25 @@ def asset_files(tf: Any, graph: Any) -> dict[str, str]:
 
 
 def graph_of(tf: Any, result: Any, default: Any) -> Any:
-    """Return the graph that a builder built into: that of its tensors, else the default one.
+    """Return the graph that a builder built into: the one that it gave, that of its tensors, else the default one.
 
     Raises:
         UsageError: Its tensors are in several graphs.
     """
+    given = graph_given(tf, result)
+    if given is not None:
+        return given
     graphs = {id(tensor.graph): tensor.graph for tensor in _flat(tf, result)}
     if len(graphs) > 1:
         raise UsageError("the tensors that the code gives are in several graphs", hint="build the model in one graph")
     return next(iter(graphs.values()), default)
+
+
+def graph_given(tf: Any, result: Any) -> Any:
+    """Return the graph that a builder gave, by itself or in a session; None where it gave something else."""
+    session = isinstance(result, (tf.compat.v1.Session, tf.compat.v1.InteractiveSession))
+    graph = result.graph if session else result
+    return graph if isinstance(graph, tf.Graph) else None
 
 
 def is_symbolic(tf: Any, value: Any) -> bool:

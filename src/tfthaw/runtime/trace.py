@@ -41,6 +41,7 @@ from tfthaw.runtime.explain import checked_result, explain, needs_graph_mode, ne
 from tfthaw.runtime.function_graphs import build_graph, captured_constants, captured_variables
 from tfthaw.runtime.graph_code import (
     asset_files,
+    graph_given,
     graph_of,
     graph_signatures,
     holds_tensors,
@@ -100,7 +101,7 @@ def trace(target: Any, request: Request, folder: Path, how: Circumstances | None
     tf = import_tensorflow("trace the model's code")
     how = how if how is not None else Circumstances()
     with _ONE_AT_A_TIME, calling_eagerly(tf), scalar_conditions():
-        is_graph = holds_tensors(tf, target)
+        is_graph = holds_tensors(tf, target) or graph_given(tf, target) is not None
         is_built = not is_graph and is_builder(tf, target, request)
         with how.drawn.watched():
             if is_graph:
@@ -331,7 +332,7 @@ def _trace_graph(
     if not is_said and may_be_eager and may_be_traced(tf, result):
         raise OtherWay(Way.EAGERLY)
     _require_graph(graph, None if is_said else result, request.code)
-    if not is_said and result is not None and not holds_tensors(tf, result):
+    if not (is_said or result is None or holds_tensors(tf, result) or graph_given(tf, result) is not None):
         traced.notes.append(f"the code gives a {type(result).__name__}, which says nothing of inputs and outputs")
     traced.assets = asset_files(tf, graph)
     signatures = {} if request.graph_outputs else signatures
