@@ -341,7 +341,7 @@ def test_strings_that_are_cast_to_numbers_never_run(tf, tmp_path):
 def test_a_checkpoint_that_would_give_nothing_is_refused(tf, kind_of, trained, tmp_path):
     _, checkpoint = trained
     plain = tf.function(lambda x: x * 2.0, input_signature=[tf.TensorSpec([2])])
-    with pytest.raises(UsageError, match="has no variables, and the .* values of the checkpoint would go nowhere"):
+    with pytest.raises(UsageError, match=r"has no variables, and the .* values of the checkpoint would go nowhere"):
         convert(plain, tmp_path / "new.pb", to="frozen-graph", checkpoint=checkpoint)
     assert convert(plain, tmp_path / "new.pb", to="frozen-graph").variables == 0
     with pytest.raises(UsageError, match="--checkpoint-root says where"):

@@ -150,6 +150,13 @@ FAILURES = (
         r"Negative dimension size caused by .*?)(?: for '\{\{|\n|$)",
         "the shapes do not fit: {1}", _SHAPE,
     ),
+    KnownFailure(
+        r"Shapes used to initialize variables must be fully-defined|as_list\(\) is not defined on an unknown|"
+        r"[Tt]he last dimension of the inputs to [^.]{1,80} should be defined|"
+        r"channel dimension of the inputs should be defined",
+        "the shape of an input leaves open what the model must know to be built",
+        "give its sizes: --input 'NAME:DTYPE[?,784]'; the batch may stay `?`",
+    ),
     # Keras
     KnownFailure(
         r"Keras cannot be imported\. Check that it is installed", "Keras is not installed",
