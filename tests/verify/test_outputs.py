@@ -1,5 +1,7 @@
 """Comparing the outputs of source and result."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from tfthaw.ir.nodes import Node
 from tfthaw.runtime.isolated import Answer
 from tfthaw.verify import outputs
 from tfthaw.verify.inputs import InputSpec, seeded_inputs
-from tfthaw.verify.outputs import Endpoints, compare, prove_outputs
+from tfthaw.verify.outputs import Endpoints, compare, prove_live_outputs, prove_outputs
 from tfthaw.verify.risks import reaching_ops
 
 NAMES = {"y": "y:0"}
@@ -106,6 +108,15 @@ class TestProof:
         assert self.prove().why_not == "the source does not run on generated inputs: must feed"
         with pytest.raises(RuntimeFailure, match="must feed"):
             self.prove(required=True)
+
+    def test_inputs_that_no_memory_holds_are_not_generated(self, runtime, monkeypatch):
+        runtime()
+        monkeypatch.setitem(SPECS, "x", InputSpec(DType.float32, Shape((1 << 40, 1 << 20))))
+        run = lambda feeds: {}  # noqa: E731
+        for prove in (self.prove, partial(prove_live_outputs, run, SOURCE, WRITTEN, SPECS, {})):
+            assert "no memory for inputs of the declared shapes" in prove(required=False).why_not
+            with pytest.raises(RuntimeFailure, match="no memory"):
+                prove(required=True)
 
     def test_a_source_that_rolls_dice_is_not_compared(self, runtime):
         runtime(({"y:0": np.ones(2, "f4")}, {"y:0": np.zeros(2, "f4")}, {"z:0": np.ones(2, "f4")}))

@@ -137,6 +137,14 @@ FAILURES = (
         "the shapes do not fit: {1}", _SHAPE,
     ),
     KnownFailure(
+        r"Expected shape (\([^)]*\)), but input has incompatible shape (\([^)]*\))",
+        "the shapes do not fit: the model takes {1}, what is declared is {2}", _SHAPE,
+    ),
+    KnownFailure(
+        r"dtype='?(\w+)'? is not a valid dtype", "the model computes nothing with the dtype {1}",
+        "say with --input the dtype that it was trained with, such as float32",
+    ),
+    KnownFailure(
         r"(Dimensions must be equal, but are (\S+) and (\S+)).*?with input shapes: ([^;\n]*?)\.?\s*$",
         "the shapes do not fit: {2} and {3} must be equal (shapes {4})",
         _SHAPE,

@@ -63,11 +63,11 @@ def prove_outputs(
     if not is_installed() and not required:
         return OutputProof(why_not='no runtime is installed; pip install "tfthaw[tf]" brings one')
     attempts = []
-    for feeds in input_attempts(specs):
-        original = Run(source.path, {**fixed, **_placed(feeds, source)}, list(source.outputs.values()), source.tags)
-        copy = Run(written.path, _placed(feeds, written), list(written.outputs.values()), written.tags)
-        attempts.append([original, original, copy])
     try:
+        for feeds in _attempts(specs):
+            original = Run(source.path, {**fixed, **_placed(feeds, source)}, list(source.outputs.values()), source.tags)
+            copy = Run(written.path, _placed(feeds, written), list(written.outputs.values()), written.tags)
+            attempts.append([original, original, copy])
         answer = _run(attempts)
         first = answer.outputs[0]
         if isinstance(first, str):
@@ -101,7 +101,13 @@ def prove_live_outputs(
         RuntimeFailure: The live model does not run, and that was required.
     """
     failed = ""
-    for feeds in input_attempts(specs):
+    try:
+        attempts = _attempts(specs)
+    except RuntimeFailure as error:
+        if required:
+            raise
+        return OutputProof(why_not=error.message)
+    for feeds in attempts:
         placed = {**fixed, **_placed(feeds, source)}
         try:
             expected, again = run(placed), run(placed)
@@ -123,6 +129,18 @@ def prove_live_outputs(
     if required:
         raise RuntimeFailure(failed, path=source.path)
     return OutputProof(why_not=f"on generated inputs, {failed}")
+
+
+def _attempts(specs: Mapping[str, InputSpec]) -> list[dict[str, Array]]:
+    """Return the inputs to try, one after the other.
+
+    Raises:
+        RuntimeFailure: They do not fit into memory.
+    """
+    try:
+        return list(input_attempts(specs))
+    except MemoryError as error:
+        raise RuntimeFailure("there is no memory for inputs of the declared shapes") from error
 
 
 def _run(attempts: Sequence[Sequence[Run]]) -> Answer:
