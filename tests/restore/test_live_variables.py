@@ -14,7 +14,7 @@ from tfthaw.ir.live_objects import LiveObject, LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, Child, SerializedTensor, TrackableObject, TrackableObjectGraph
 from tfthaw.restore.live_checkpoints import model_variables, names_by_key, names_of, object_checkpoint
 from tfthaw.restore.live_differences import differences
-from tfthaw.restore.live_variables import match_live
+from tfthaw.restore.live_variables import LiveMatches, match_live
 from tfthaw.tensors import ArrayTensor
 
 FULL = "VARIABLE_VALUE"
@@ -290,6 +290,14 @@ class TestDifferences:
         assert lines == [
             "no value: dense_7/kernel float32[2]; nearest: dense/kernel float32[2]",
             "only in the checkpoint: dense/kernel float32[2]",
+        ]
+
+    def test_files_of_keras_number_variables_and_keep_the_optimizer_apart(self):
+        objects = live({"a": variable("v", "dense/kernel", shape=(4,)), "b": variable("u", "dense/bias")})
+        values = named("layers/dense/vars/1", "optimizer/vars/0") | named("layers/dense/vars/0", shape=(3,))
+        found = LiveMatches(keys={"v": "layers/dense/vars/0", "u": "layers/dense/vars/1"})
+        assert differences(objects, found, values, None) == [
+            "dense/kernel: the code has float32[4], the checkpoint float32[3] ('layers/dense/vars/0')",
         ]
 
     def test_those_of_the_same_shape_are_nearer(self):

@@ -63,7 +63,7 @@ def differences(objects: LiveObjects, matches: LiveMatches, values: Mapping[str,
 def _readable(values: Mapping[str, Tensor], stored: TrackableObjectGraph | None, root: str | None) -> dict[str, str]:
     """Return the checkpoint's variables without what only training needs: key -> a name for people."""
     if stored is None:
-        return {key: key for key in names_of_models(values)}
+        return {key: key for key in names_of_models(values) if not _is_state(key)}
     view = StoredView(stored)
     top = view.follow_path(root) if root is not None else None
     below = None if top is None else set(view.keys_below(top))
@@ -90,11 +90,12 @@ def _summary(needed: Mapping[str, LiveVariable], names: Mapping[str, str],
                 "of another model, or of a part of it that has no place in this one"]  # fmt: skip
     mine = _kinds(variable.label for variable in needed.values())
     theirs = _kinds(names.values())
-    if len(needed) == len(names) and mine == theirs:
+    is_named = not any(kind.isdigit() for kind in theirs)  # files of Keras 3 number variables
+    if len(needed) == len(names) and (mine == theirs or not is_named):
         return []
     more = [f"{abs(mine[kind] - theirs[kind])} {kind} {'more' if mine[kind] > theirs[kind] else 'fewer'}"
             for kind in sorted(mine.keys() | theirs.keys()) if mine[kind] != theirs[kind]]  # fmt: skip
-    counted = f": {', '.join(more[:_MOST_LINES])}" if more else ""
+    counted = f": {', '.join(more[:_MOST_LINES])}" if more and is_named else ""
     return [f"the code has {len(needed)} variables, the checkpoint {len(names)}{counted}"]
 
 

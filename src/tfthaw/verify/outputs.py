@@ -139,7 +139,7 @@ def _attempts(specs: Mapping[str, InputSpec]) -> list[dict[str, Array]]:
     """
     try:
         return list(input_attempts(specs))
-    except MemoryError as error:
+    except (MemoryError, ValueError) as error:  # numpy says the latter of sizes that no machine has
         raise RuntimeFailure("there is no memory for inputs of the declared shapes") from error
 
 
