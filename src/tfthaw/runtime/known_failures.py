@@ -102,6 +102,19 @@ FAILURES = (
         "compute with TensorFlow's own functions, or keep what numpy computes out of the exported function",
     ),
     KnownFailure(
+        r"(?:int|float|complex)\(\) argument must be .*?Tensor'|Tensor' object cannot be interpreted as an integer|"
+        r"indices must be integers or slices, not \w*Tensor|argument of type '\w*Tensor' is not iterable|"
+        r"Tensor is unhashable",
+        "Python asks for the value of a tensor, and while it is traced a tensor has no values yet",
+        "compute with TensorFlow's own functions: tf.cast for int() and float(), tf.range, tf.gather for an index, "
+        "tf.reduce_any(tf.equal(...)) for `in`",
+    ),
+    KnownFailure(
+        r"Failed to convert elements of ([\[(][^\])]*None[^\])]*[\])]) to Tensor",
+        "a size of a shape is known only when the model runs, and is None here: {1}",
+        "take it from the tensor: tf.shape(x)[0]; or let tf.reshape find it: -1",
+    ),
+    KnownFailure(
         r"'(\w+)' must also be initialized in the (\w+) branch",
         "`{1}` is given a value in one branch of an `if` on a tensor, and not in the {2} branch",
         "give `{1}` a value of the same dtype before the `if`, or in both branches",
