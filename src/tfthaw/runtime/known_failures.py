@@ -96,7 +96,7 @@ FAILURES = (
         "@tf.function",
     ),
     KnownFailure(
-        r"'(Symbolic|Eager)?Tensor' object has no attribute 'numpy'|NumPy call, which is not supported|"
+        r"Tensor'? object has no attribute '(numpy|item|tolist|astype|view)'|NumPy call, which is not supported|"
         r"Cannot convert a symbolic (tf\.|Keras )?(Tensor|tensor|input/output)|numpy\(\) is only (available|supported)",
         "the code turns a tensor into a numpy array, and while it is traced a tensor has no values yet",
         "compute with TensorFlow's own functions, or keep what numpy computes out of the exported function",
@@ -104,10 +104,14 @@ FAILURES = (
     KnownFailure(
         r"(?:int|float|complex)\(\) argument must be .*?Tensor'|Tensor' object cannot be interpreted as an integer|"
         r"indices must be integers or slices, not \w*Tensor|argument of type '\w*Tensor' is not iterable|"
-        r"Tensor is unhashable",
+        r"Tensor is unhashable|real number(?: is required)?, not \w*Tensor|format string passed to \w*Tensor",
         "Python asks for the value of a tensor, and while it is traced a tensor has no values yet",
         "compute with TensorFlow's own functions: tf.cast for int() and float(), tf.range, tf.gather for an index, "
         "tf.reduce_any(tf.equal(...)) for `in`",
+    ),
+    KnownFailure(
+        r"'\w*Tensor' object does not support item assignment", "a tensor cannot be written into",
+        "make a new one: tf.where, tf.concat or tf.tensor_scatter_nd_update",
     ),
     KnownFailure(
         r"Failed to convert elements of ([\[(][^\])]*None[^\])]*[\])]) to Tensor",
