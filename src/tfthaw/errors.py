@@ -125,10 +125,8 @@ class NotFoundError(TfthawError, KeyError):
             path: The artifact.
             where: The place in it.
         """
-        import difflib  # only here: an error may take its time
-
         names = list(known)
-        near = difflib.get_close_matches(name, names[:20000], n=3, cutoff=0.6) or names[:3]
+        near = near_names(name, names) or names[:3]
         hint = f"near names: {', '.join(near)}" if near else f"it has no {kind} at all"
         return cls(f"no {kind} {name!r}", path=path, where=where, hint=hint)
 
@@ -227,6 +225,13 @@ def naming(path: str | os.PathLike[str], where: str | None = None) -> Iterator[N
         error.path = os.fspath(path) if error.path is None else error.path
         error.where = error.where or where
         raise
+
+
+def near_names(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """Return the names that are spelled almost like a name, the nearest first."""
+    import difflib  # only here: an error may take its time
+
+    return difflib.get_close_matches(name, list(known)[:20000], n=most, cutoff=0.6)
 
 
 def listing(names: Iterable[str], most: int = 8) -> str:

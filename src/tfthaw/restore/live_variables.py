@@ -13,12 +13,11 @@ Source: restore.py of tensorflow/python/checkpoint.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from tfthaw.errors import NotFoundError, RestoreError
+from tfthaw.errors import NotFoundError, RestoreError, near_names
 from tfthaw.ir.live_objects import LiveObjects, LiveVariable
 from tfthaw.ir.object_graph import VALUE_KEY, TrackableObjectGraph
 from tfthaw.restore.live_name_keys import (
@@ -439,7 +438,7 @@ def _is_counter(tensor: Tensor) -> bool:
     return not tensor.shape and tensor.dtype.numpy.kind in "iu"
 
 
-def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
+def mapped(variables: Mapping[str, LiveVariable], values: Collection[str],
            renames: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:  # fmt: skip
     """Find the variables that a map names.
 
@@ -461,18 +460,22 @@ def mapped(variables: Mapping[str, LiveVariable], values: Container[str],
         key = f"{said}{VALUE_KEY}" if said not in values and f"{said}{VALUE_KEY}" in values else said
         nodes = [target] if target in variables else owners.get(target, [])
         if not nodes:
-            near = difflib.get_close_matches(target, owners, 2) if len(problems) < _MOST_COMPARED else []
-            nearest = f"; near: {', '.join(near)}" if near else ""
-            problems.append(f"map: the code has no variable {target!r}{nearest}")
+            near = near_names(target, owners, 2) if len(problems) < _MOST_COMPARED else []
+            problems.append(f"map: the code has no variable {target!r}{_nearest(near)}")
         elif len(nodes) > 1:
             problems.append(f"map: {target!r} is the name of {len(nodes)} variables: {', '.join(nodes)}")
         elif key not in values:
-            problems.append(f"map: {target} shall take {key!r}, which the checkpoint does not have")
+            near = near_names(key, values, 2) if len(problems) < _MOST_COMPARED else []
+            problems.append(f"map: {target} shall take {key!r}, which the checkpoint does not have{_nearest(near)}")
         elif nodes[0] in found:
             problems.append(f"map: {target} shall take {found[nodes[0]]!r} and {key!r}")
         else:
             found[nodes[0]] = key
     return found, problems
+
+
+def _nearest(names: Sequence[str]) -> str:
+    return f"; near: {', '.join(name.removesuffix(VALUE_KEY) for name in names)}" if names else ""
 
 
 def _root_at(view: StoredView, root: str, path: str | None) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfthaw.errors import RuntimeFailure, TfthawError, UsageError
-from tfthaw.runtime.failed_imports import missing_module, near_names, syntax_error
+from tfthaw.runtime.failed_imports import missing_module, near_attributes, syntax_error
 from tfthaw.runtime.known_failures import FAILURES, Cure, KnownFailure
 from tfthaw.runtime.user_lines import said_of, user_line, words_of
 
@@ -63,7 +63,7 @@ def explain(error: BaseException, code: str | os.PathLike[str] | None, doing: st
         )  # fmt: skip
     if isinstance(error, SyntaxError):
         return syntax_error(error, code, where)
-    if isinstance(error, AttributeError) and (near := near_names(error)):
+    if isinstance(error, AttributeError) and (near := near_attributes(error)):
         return RuntimeFailure(f"cannot {doing}: {_named(error, text)}", path=code, where=where,
                               hint=f"near names: {', '.join(near)}")  # fmt: skip
     known, found = _known(text)
@@ -205,7 +205,7 @@ def _a(name: str) -> str:
 
 
 def _cure(error: BaseException) -> Cure:
-    if isinstance(error, AttributeError) and near_names(error):
+    if isinstance(error, AttributeError) and near_attributes(error):
         return Cure.NOTHING
     known, _ = _known(message_of(error))
     return Cure.NOTHING if known is None else known.cure

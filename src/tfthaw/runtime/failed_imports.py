@@ -90,7 +90,7 @@ def syntax_error(error: SyntaxError, code: str | os.PathLike[str] | None, where:
     return UsageError(f"the file is not Python: {message}", path=code, where=where, hint=hint)
 
 
-def near_names(error: AttributeError) -> list[str]:
+def near_attributes(error: AttributeError) -> list[str]:
     """Return the names that a module has and that are spelled almost like one that it has not."""
     if not isinstance(error.obj, ModuleType) or not isinstance(error.name, str):
         return []
