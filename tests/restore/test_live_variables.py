@@ -244,6 +244,13 @@ class TestNames:
         found = match_live(objects, named("w", "mine"), None, renames={"w": "one/w", "mine": "u"})
         assert found.keys == {"v": "w", "u": "mine"}
 
+    def test_a_map_that_is_nearly_right_is_told_what_is_near(self):
+        with pytest.raises(RestoreError) as caught:
+            match_live(live({"a": variable("v", "w")}), named("dense/kernel"), None, renames={"dense/kernl": "w"})
+        assert "map: w shall take 'dense/kernl', which the checkpoint does not have; near: dense/kernel" in str(
+            caught.value
+        )
+
     @pytest.mark.parametrize(
         ("renames", "problem"),
         [({"gone": "one/w"}, "shall take 'gone'"), ({"w": "w"}, "'w' is the name of 2 variables"),
