@@ -203,7 +203,7 @@ def test_every_spelling_of_a_v1_checkpoint(tmp_path, name):
     os.unlink(single)
     shards = tuple(checkpoint_v1(f"{single}-{index:05}-of-00002") for index in range(2))
     want = Located("checkpoint-v1", single, shards, meta_graph=f"{single}.meta")
-    assert locate(single) == locate(shards[0]) == locate(shards[1]) == want
+    assert locate(single) == locate(shards[0]) == locate(shards[1]) == locate(f"{single}-?????-of-00002") == want
     assert locate(f"{single}.meta").checkpoint == single
     os.unlink(shards[1])
     assert locate(single).missing == (f"{name}-00001-of-00002",)
@@ -215,7 +215,7 @@ def test_a_v1_checkpoint_as_the_latest(tmp_path):
     assert locate(tmp_path) == Located("checkpoint-v1", single, (single,))
 
     os.rename(single, f"{single}-00000-of-00001")
-    for written in ("m.ckpt", "/x/m.ckpt-00000-of-00001"):
+    for written in ("m.ckpt", "/x/m.ckpt-00000-of-00001", "m.ckpt-?????-of-00001"):
         (tmp_path / "checkpoint").write_bytes(checkpoint_state_bytes(written))
         assert locate(tmp_path) == Located("checkpoint-v1", single, (f"{single}-00000-of-00001",))
 

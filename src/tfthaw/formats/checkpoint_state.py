@@ -20,6 +20,7 @@ from tfthaw.errors import FormatError, LimitError, TfthawError
 from tfthaw.limits import DEFAULT_LIMITS, Limits
 from tfthaw.proto.text import parse_text, to_text
 
+_ANY_SHARD = re.compile(r"-\?{5}-of-\d{5}$")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -60,7 +61,7 @@ class CheckpointStateFile:
             if not {"", "..", "."} & set(tail[:-1]) and tail[-1] != "..":
                 tried.append("/".join(tail))
         for name in tried:
-            prefix = os.path.join(directory, name)
+            prefix = os.path.join(directory, prefix_of_shards(name))
             # a file that names itself is no checkpoint
             if os.path.isfile(f"{prefix}.index") or (name != own_name and is_checkpoint(prefix)):
                 return prefix
@@ -105,6 +106,11 @@ def checkpoint_state_bytes(latest: str, names: Sequence[str] = (), timestamps: S
         all_model_checkpoint_timestamps=timestamps,
     )
     return to_text(state).encode()
+
+
+def prefix_of_shards(name: str) -> str:
+    """Return the prefix of a sharded V1 checkpoint that is spelled as its Saver spells it, `m-?????-of-00002`."""
+    return _ANY_SHARD.sub("", name)
 
 
 def is_checkpoint(prefix: str) -> bool:

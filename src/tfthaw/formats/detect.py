@@ -3,7 +3,7 @@
     a SavedModel's directory, or the message in it         -> saved-model
     a checkpoint's prefix, .index, .data-?????-of-?????    -> checkpoint
     a directory with a `checkpoint` file, or that file     -> the latest checkpoint
-    a V1 checkpoint, one of its shards, or their prefix    -> checkpoint-v1
+    a V1 checkpoint, one of its shards, or their prefix    -> checkpoint-v1 (m-?????-of-00002 too, as Savers spell it)
     any other file                                         -> what its content says
 
 A name is never a pattern: directories are listed and names compared, so `[200]`, blanks and leading dots are plain
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from tfthaw._files import SourceFile
 from tfthaw.errors import FormatError, NotFoundError, TfthawError, TruncatedError, UnknownFormatError, listing
-from tfthaw.formats.checkpoint_state import read_checkpoint_state
+from tfthaw.formats.checkpoint_state import prefix_of_shards, read_checkpoint_state
 from tfthaw.formats.saved_model import MESSAGE_NAMES, find_saved_model
 from tfthaw.formats.sniff import Content, is_table, sniff
 from tfthaw.limits import DEFAULT_LIMITS, Limits
@@ -247,9 +247,10 @@ def _at_prefix(path: str) -> Located:
         return _checkpoint(path)
     if os.path.islink(path):
         raise NotFoundError("it is a symbolic link to something that is not there", path=path)
-    shards, _ = _shards(path)
+    prefix = prefix_of_shards(path)
+    shards, _ = _shards(prefix)
     if shards and not path.endswith(_DATA):
-        return _checkpoint_v1(path)
+        return _checkpoint_v1(prefix)
     folder, base = os.path.split(path)
     named = _SHARD.fullmatch(path)
     prefix = path.removesuffix(".index")

@@ -34,7 +34,7 @@ MESSAGE_NAMES = ("saved_model.pb", "saved_model.pbtxt")
 
 LAYOUT = (
     *MESSAGE_NAMES, "saved_model.cpb", "variables", "assets", "assets.extra", "fingerprint.pb", "keras_metadata.pb",
-    "debug",
+    "tfhub_module.pb", "debug",
 )  # fmt: skip
 """What a SavedModel's directory may hold."""
 

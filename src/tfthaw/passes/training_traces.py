@@ -47,18 +47,21 @@ def left_in_training(graph: Graph, whole: Graph, outputs: Collection[str]) -> li
     reached = index.reach(outputs, through_control=False)
     used = {node.name for node in graph.nodes if node.name in reached}
     needed = {variable_name(node) for node in graph.nodes if node.name in used and node.op in VARIABLE_OPS}
+    idle = [name for node in whole.nodes if node.op in VARIABLE_OPS and (name := variable_name(node)) not in needed]
+    if not idle:
+        return []
     scopes: dict[str, None] = {}
-    for node in whole.nodes:
-        scope, slash, last = (variable_name(node) if node.op in VARIABLE_OPS else "").rpartition("/")
-        is_idle = bool(slash) and last in _AVERAGES and f"{scope}/{last}" not in needed
-        if is_idle and any(f"{scope}/{name}" in needed for name in _LEARNED):
+    for variable in idle:
+        scope, slash, last = variable.rpartition("/")
+        if slash and last in _AVERAGES and any(f"{scope}/{name}" in needed for name in _LEARNED):
             scopes[scope] = None
     everything = GraphIndex([*graph.nodes, *whole.nodes])  # what was inlined is in the graph alone
     for node in graph.nodes:
         if node.name in used and _is_over_the_batch(everything, node):
-            for variable in _averaged_into(everything, node.name):
-                if variable_name(everything.nodes[variable]) not in needed:
-                    scopes[variable_name(everything.nodes[variable]).rpartition("/")[0] or variable] = None
+            for average in _averaged_into(everything, node.name):
+                name = variable_name(everything.nodes[average])
+                if name not in needed:
+                    scopes[name.rpartition("/")[0] or name] = None
     return list(scopes)
 
 
