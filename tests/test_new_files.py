@@ -193,6 +193,34 @@ class TestNewFileSet:
         assert left_over(tmp_path) == ["c.index"]
 
 
+@pytest.mark.parametrize(
+    "make", [new_file, partial(new_directory, layout=LAYOUT), lambda path: new_file_set(path, ["a"])]
+)
+def test_directories_that_were_made_for_a_failure_go_again(tmp_path, make):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(RuntimeError, match="stop"), make(tmp_path / "there" / "new" / "deeper" / "a"):
+        raise RuntimeError("stop")
+    assert left_over(tmp_path / "there") == []
+
+
+def test_what_was_there_comes_back_when_nothing_can_take_its_place(tmp_path, monkeypatch):
+    target = tmp_path / "saved"
+    target.mkdir()
+    (target / "a").write_bytes(b"old")
+    rename = os.rename
+
+    def fails(source, to):
+        if os.fspath(to) == os.fspath(target) and ".tfthaw-old-" not in os.fspath(source):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, to)
+
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises(TfthawError, match="Input/output"), new_directory(target, LAYOUT, overwrite=True) as folder:
+        (folder / "b").write_bytes(b"new")
+    assert left_over(tmp_path) == ["saved"]
+    assert (target / "a").read_bytes() == b"old"
+
+
 class TestCheck:
     """What was written is looked at before it appears."""
 

@@ -95,7 +95,11 @@ def new_directory(
             elif target.is_dir():
                 old = target.with_name(f".{target.name[:80]}.tfthaw-old-{os.urandom(4).hex()}")
                 os.rename(target, old)
-                os.rename(temporary, target)
+                try:
+                    os.rename(temporary, target)
+                except OSError:
+                    os.rename(old, target)
+                    raise
                 _remove_tree(old)
             else:
                 os.rename(temporary, target)
@@ -253,17 +257,26 @@ def _writing(target: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _beside(target: Path, *, inside: bool = False) -> Iterator[Path]:
-    """Name a hidden sibling of target, or something hidden in it, and remove whatever is left of it afterwards."""
+    """Name a hidden sibling of target, or something hidden in it, and remove whatever is left of it afterwards.
+
+    Directories are made where they are missing, and taken away again when the block raises.
+    """
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     name = f".{target.name[:80]}.tfthaw-{os.getpid()}-{os.urandom(4).hex()}"
     temporary = target / name if inside else target.with_name(name)
+    is_done = False
     try:
         yield temporary
+        is_done = True
     finally:
         if temporary.is_dir():
             _remove_tree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+        for folder in [] if is_done else made:
+            with contextlib.suppress(OSError):  # somebody else put something there
+                folder.rmdir()
 
 
 class _Syncing:
