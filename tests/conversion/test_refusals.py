@@ -105,6 +105,12 @@ def test_code_is_never_written_over(tmp_path, monkeypatch):
     assert (tmp_path / "train.py").read_text() == "def build(): ..."
 
 
+def test_a_checkpoint_may_be_named_by_its_index(source, tmp_path):
+    result = run(source, tmp_path / "new.index", "checkpoint")
+    assert result.path == str(tmp_path / "new")
+    assert left(tmp_path) == ["new.data-00000-of-00001", "new.index"]
+
+
 def test_a_file_is_replaced_in_its_own_place_when_that_is_asked(source):
     run(source, source / "graph.pb", "frozen-graph", overwrite=True)
     with open_artifact(source / "graph.pb") as artifact:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfthaw.conversion.bridging import bridge
-from tfthaw.conversion.destination import bytes_of, require_free, spare_sources, written_files
+from tfthaw.conversion.destination import bytes_of, prefix_of, require_free, spare_sources, written_files
 from tfthaw.conversion.freezing import freeze_prepared
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, input_specs, prepare
@@ -141,6 +141,7 @@ def convert(
     """
     began = time.perf_counter()
     chosen = _with_source(Options(to=to, **options), source)
+    destination = prefix_of(destination) if to == "checkpoint" else os.fspath(destination)
     require_free(chosen, destination)
     with EarlyComparison() as early, ExitStack() as opened:
         code = None
@@ -154,7 +155,7 @@ def convert(
             opened.enter_context(naming(os.fspath(source)))
             artifact = opened.enter_context(open_artifact(source))
             spare_sources(artifact, destination, written_files(chosen, destination), in_place=True)
-        job = _Job(artifact, os.fspath(destination), chosen, early, opened, code)
+        job = _Job(artifact, destination, chosen, early, opened, code)
         job.note_latest(artifact)
         if to in GRAPH_FORMATS:
             _write_graph_format(job)

@@ -14,6 +14,12 @@ from tfthaw.formats.tensor_bundle import written_names
 from tfthaw.serde.artifacts import Artifact
 
 
+def prefix_of(destination: str | os.PathLike[str]) -> str:
+    """Return the prefix of the checkpoint to write, which may be given by its index, too."""
+    text = os.fspath(destination)
+    return text.removesuffix(".index") if os.path.basename(text) != ".index" else text
+
+
 def require_free(options: Options, destination: str | os.PathLike[str]) -> None:
     """Refuse a destination that may not be replaced, before anything is read or run.
 
