@@ -45,13 +45,13 @@ _CHOICES = frozenset({"Select", "SelectV2"})
 _BRANCHES = {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1, "PartitionedCall": 0,
              "StatefulPartitionedCall": 0}  # fmt: skip
 _SAME_COMPONENTS = re.compile(
-    r"(Batch|ParallelBatch|PaddedBatch|Repeat|Shuffle|ShuffleAndRepeat|Prefetch|Cache|Take|Skip|Shard|Filter|TakeWhile|"
-    r"FilterByLastComponent|ParallelFilter|Options|Model|Optimize|Unbatch|Rebatch|AutoShard|IgnoreErrors|LatencyStats|"
+    r"(Experimental)?(Batch|ParallelBatch|PaddedBatch|Repeat|Shuffle|ShuffleAndRepeat|Prefetch|Cache|Take|Skip|Shard|"
+    r"Filter|TakeWhile|FilterByLastComponent|ParallelFilter|Options|Model|Optimize|Unbatch|Rebatch|AutoShard|IgnoreErrors|LatencyStats|"
     r"Assert(Next|Prev|Cardinality)|MaxIntraOpParallelism|PrivateThreadPool|ThreadPool|Concatenate|Snapshot|Sampling|"
     r"SetStatsAggregator|BytesProducedStats|FinalizeTFData|Finalize)Dataset(V\d)?"
 )
-_MAPS = re.compile(r"(Parallel)?Map(AndBatch)?Dataset(V\d)?")
-_FLAT_MAPS = re.compile(r"(FlatMap|(Legacy)?(Parallel)?Interleave)Dataset(V\d)?")
+_MAPS = re.compile(r"(Experimental)?(Parallel)?Map(AndBatch)?Dataset(V\d)?")
+_FLAT_MAPS = re.compile(r"(Experimental)?(FlatMap|(Legacy)?(Parallel)?Interleave)Dataset(V\d)?")
 _SLICES = frozenset({"TensorDataset", "TensorSliceDataset"})
 _DEEPEST = 32
 _BRIGHTEST = 255.0
