@@ -150,6 +150,11 @@ def test_nothing_is_started_for_a_spec_that_is_none(code, monkeypatch, spec):
         started(spec)
 
 
+def interruptible():
+    """Let a process be interrupted, also where the tests run in the background and may not be."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class TestWhoEnds:
     PARENT = (
         "from tfthaw.runtime.code_process import CodeProcess\n"
@@ -162,7 +167,7 @@ class TestWhoEnds:
     @pytest.mark.parametrize("name", ["waits", "keeps_the_interpreter"])
     def test_the_child_ends_with_its_parent(self, code, name, how):
         command = [sys.executable, "-c", self.PARENT.replace("waits", name)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as parent:
             (child,) = announced(parent)
             parent.send_signal(how)
             parent.wait(20)
@@ -175,7 +180,7 @@ class TestWhoEnds:
         command = [sys.executable, "-m", "tfthaw", "convert", str(demo.DIRECTORY / "model.ckpt-1000"), "out/frozen.pb",
                    "--to", "frozen-graph", "--code", "train.py:starts_another" if how is None else
                    "train.py:starts_another_and_waits"]  # fmt: skip
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as parent:
             started = announced(parent)
             if how is not None:
                 parent.send_signal(how)
