@@ -210,6 +210,16 @@ class TestMessages:
 
         assert explain(Broken(), None, "build it").message == "cannot build it: Broken"
 
+    def test_code_that_goes_to_the_root(self, tmp_path, monkeypatch):
+        (tmp_path / "goes.py").write_text("import os\n\ndef fails():\n    os.chdir('/')\n    1 / 0\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        import goes
+
+        with pytest.raises(ZeroDivisionError) as caught:
+            goes.fails()
+        assert explain(caught.value, None, "build it").where.startswith(f"{tmp_path}/goes.py:5 in fails")
+
     def test_causes_that_go_in_circles(self):
         one, other = ValueError("one"), ValueError("other")
         one.__cause__, other.__cause__ = other, one

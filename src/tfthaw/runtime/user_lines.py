@@ -129,9 +129,10 @@ def _shown(file: str) -> str:
     """Return a file as the user would name it: relative to the current directory where it lies below that."""
     try:
         relative = os.path.relpath(file)
+        is_elsewhere = relative.startswith(os.pardir) or os.getcwd() == os.sep  # where the code may have gone
     except (ValueError, OSError):  # another drive; a current directory that is gone
         return file
-    return file if relative.startswith(os.pardir) or _is_cell(file) else relative
+    return file if is_elsewhere or _is_cell(file) else relative
 
 
 def words_of(error: BaseException) -> str:
