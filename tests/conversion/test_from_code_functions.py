@@ -346,3 +346,15 @@ def test_a_checkpoint_that_would_give_nothing_is_refused(tf, kind_of, trained, t
     assert convert(plain, tmp_path / "new.pb", to="frozen-graph").variables == 0
     with pytest.raises(UsageError, match="--checkpoint-root says where"):
         convert(checkpoint, tmp_path / "new.npz", to="npz", checkpoint_root="model")
+
+
+def test_a_single_string_is_compared(tf, tmp_path):
+    """What TensorFlow gives of a scalar of strings is bytes, and no array."""
+    module = tf.Module()
+    module.ending = tf.Variable("!")
+    module.serve = tf.function(
+        lambda text: tf.strings.join([text, module.ending]), input_signature=[tf.TensorSpec([], tf.string, name="text")]
+    )
+    checkpoint = tf.train.Checkpoint(model=module).write(str(tmp_path / "ckpt"))
+    result = convert(module, tmp_path / "new", to="saved-model", checkpoint=checkpoint)
+    assert result.verified.outputs.done

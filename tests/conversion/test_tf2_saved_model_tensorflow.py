@@ -119,6 +119,17 @@ def test_several_inputs_are_called_by_their_names(tf, tmp_path):
     np.testing.assert_allclose(found["sum"], source.answers["serving_default"]["sum"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["self", "a-b"])
+def test_names_that_no_function_of_python_takes(tf, tmp_path, name):
+    def build(v1):
+        a, b = v1.placeholder(tf.float32, [None, 4], name="a"), v1.placeholder(tf.float32, [4], name="b")
+        return {"serving_default": ({name: a, "y": b}, {"sum": a + b})}
+
+    source = Source(tf, tmp_path, build, {name: X, "y": X[0]})
+    convert(source.path, tmp_path / "new", to="saved-model")
+    assert not callable(tf.saved_model.load(str(tmp_path / "new")))
+
+
 def test_several_signatures_without_default_are_not_called(tf, shared, tmp_path):
     convert(shared.path, tmp_path / "new", to="saved-model", signature=[f"{key}={key}" for key in shared.answers])
     assert len(shared.answers) > 1

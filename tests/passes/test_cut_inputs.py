@@ -149,6 +149,13 @@ def test_what_a_graph_says_of_a_tensor():
           node("row", "StridedSlice", "size", "i", "end", "end", begin_mask=0, end_mask=0, shrink_axis_mask=1)], []),
         ([node("one", "TensorArrayScatterV3", "array", "i", "batch"), constant("i", [0]), constant("end", [1]),
           node("row", "StridedSlice", "one", "i", "end", "end", begin_mask=0, end_mask=0, shrink_axis_mask=1)], []),
+        ([constant("by", [2, 1]), constant("anchor", [[1.0]]), node("tiled", "Tile", "anchor", "by"),
+          node("row", "Add", "batch", "tiled")], ["tiled"]),
+        ([constant("boxes", [[0.0] * 4] * 2), constant("whose", [0, 1]),
+          node("row", "CropAndResize", "batch", "boxes", "whose")], ["row"]),
+        ([constant("sizes", [2, 8, 8, 3]), constant("at", [0]), node("size", "StridedSlice", "sizes", "at", "at", "at"),
+          constant("rest", 4), node("to", "Pack", "size", "rest", T=DType.int32, N=2), constant("from", [0, 0]),
+          node("row", "Slice", "batch", "from", "to")], ["row"]),
         ([constant("row", [5.0, 5.0])], ["out"]),
         ([constant("row", [5.0, 5.0, 5.0])], []),
         ([constant("row", 5.0)], []),
@@ -190,6 +197,9 @@ def test_graphs_that_resize_all_that_they_take():
         ([node("conv", "Conv2D", "batch", "w"), constant("size", [4, 4]),
           node("small", "ResizeBilinear", "conv", "size", T=DType.float32), node("out", "Relu", "small")], False),
         ([node("crops", "CropAndResize", "batch", "boxes"), node("out", "Relu", "crops")], False),
+        ([constant("from", [0, 1, 1, 0]), constant("to", [-1, 4, 4, 3]), node("crop", "Slice", "batch", "from", "to"),
+          constant("size", [4, 4]), node("small", "ResizeBilinear", "crop", "size", T=DType.float32),
+          node("out", "Relu", "small")], False),
         ([node("loop", "While", "batch", T=None, body=FunctionName("f")), node("out", "Relu", "loop")], False),
     ]
     for nodes, expected in cases:

@@ -1,11 +1,14 @@
 """What input pipelines of TensorFlow do to pixels, traced back through all that they are made of."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.passes.pixel_origins import pixel_changes
 from tfthaw.serde.graphs import graph_from_proto
+from v1_sessions import v1_control_flow
 
 IMAGES = np.zeros((4, 8, 8, 3), np.uint8)
 
@@ -91,6 +94,20 @@ class Pipelines:
 
         return build
 
+    def of_two_bytes(self, image):
+        return self.floats(self.tf.io.decode_png(self.tf.io.encode_png(image), dtype=self.tf.uint16))
+
+    def at_times(self, change):
+        """Return what builds a queue that takes an image where a condition holds."""
+
+        def build():
+            image = change(self.floats(self.tf.constant(IMAGES[0])))
+            with warnings.catch_warnings(), v1_control_flow(self.tf):
+                warnings.simplefilter("ignore")
+                return self.v1.train.maybe_batch([image], self.tf.random.uniform([]) > 0.5, 2)
+
+        return build
+
     def staged(self, change):
         def build():
             from tensorflow.python.ops import data_flow_ops
@@ -127,6 +144,10 @@ def test_pipelines_that_keep_pixels_as_they_are(tf, changes):
         "interleaved": made.interleaved,
         "a queue": made.queued(lambda image: image),
         "staged": made.staged(lambda image: image),
+        "a queue that is filled at times": made.at_times(lambda image: image),
+        "bounded": made.mapped(lambda image: tf.minimum(255.0, tf.maximum(0.0, made.floats(image)))),
+        "upside down": made.mapped(lambda image: made.floats(image)[::-1, ::-1]),
+        "batched by hand": made.mapped(lambda image: tf.stack([made.floats(image), made.floats(image)])),
     }
     assert_changes(changes, {name: (build, []) for name, build in kept.items()})
 
@@ -140,6 +161,15 @@ def test_pipelines_that_change_pixels(tf, changes):
         "converted": (made.mapped(lambda image: tf.image.convert_image_dtype(image, tf.float32)), ["Mul"]),
         "logarithms": (made.mapped(lambda image: tf.math.log1p(floats(image))), ["Log1p"]),
         "channels reversed": (made.mapped(lambda image: floats(image[..., ::-1])), ["StridedSlice"]),
+        "channels in another order": (
+            made.mapped(lambda image: tf.stack([floats(image)[..., place] for place in (2, 1, 0)], -1)), ["Pack"],
+        ),
+        "channels taken apart": (
+            made.mapped(lambda image: tf.stack(tf.unstack(floats(image), axis=-1)[::-1], -1)), ["Pack"],
+        ),
+        "scaled in a queue that is filled at times": (made.at_times(lambda image: image * 0.5), ["Mul"]),
+        "wider": (made.mapped(made.of_two_bytes), ["DecodePng"]),
+        "yes or no": (made.mapped(lambda image: floats(tf.cast(image, tf.bool))), ["Cast"]),
         "channels changed": (made.mapped(made.channels), ["ConcatV2"]),
         "clipped": (made.mapped(lambda image: tf.minimum(floats(image), 1.0)), ["Minimum"]),
         "transposed": (made.mapped(lambda image: tf.transpose(floats(image), [1, 0, 2])), ["Transpose"]),

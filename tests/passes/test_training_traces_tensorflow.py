@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfthaw.conversion.converting import convert
-from tfthaw.errors import UnsupportedError
+from tfthaw.errors import UnsupportedError, UsageError
 from tfthaw.ir.graph import GraphIndex
 from tfthaw.passes.training_traces import left_in_training, training_defaults
 from tfthaw.serde.graphs import graph_from_proto
@@ -83,12 +83,18 @@ def test_means_that_are_watched_elsewhere_are_no_statistics(tf):
     assert left_in_training(pruned, whole, ["out"]) == []
 
 
+@pytest.mark.parametrize("is_lazy", [True, False], ids=["cond", "where"])
 @pytest.mark.parametrize("name", ["is_training", "mode_flag", "f"])
-def test_flags_that_choose_the_statistics_of_the_batch(tf, name):
+def test_flags_that_choose_the_statistics_of_the_batch(tf, name, is_lazy):
     def build(x, default=True):
         flag = tf.compat.v1.placeholder_with_default(default, [], name=name)
         mean = tf.compat.v1.get_variable("bn/moving_mean", [3], trainable=False)
-        return x - tf.compat.v1.cond(flag, lambda: tf.reduce_mean(x, [0, 1, 2]), lambda: tf.identity(mean))
+        of_batch = lambda: tf.reduce_mean(x, [-4, -3, -2])  # noqa: E731
+        if is_lazy:
+            chosen = tf.compat.v1.cond(flag, of_batch, lambda: tf.identity(mean))
+        else:
+            chosen = tf.where(flag, of_batch(), mean)
+        return tf.reduce_mean(x - chosen, [1, 2])
 
     assert training_defaults(built(tf, build)[0], ["out"]) == [name]
     assert training_defaults(built(tf, lambda x: build(x, default=False))[0], ["out"]) == []
@@ -106,6 +112,24 @@ def test_flags_that_choose_dropout_or_something_else(tf):
 
     assert training_defaults(built(tf, dropout)[0], ["out"]) == ["noisy"]
     assert training_defaults(built(tf, head)[0], ["out"]) == []
+
+
+@pytest.mark.parametrize("how", ["negative axes", "sufficient statistics", "sums"])
+def test_statistics_that_are_computed_otherwise(tf, how):
+    def build(x):
+        v1 = tf.compat.v1
+        average = v1.get_variable("bn/mm", [3], trainable=False)
+        if how == "negative axes":
+            mean = tf.reduce_mean(x, [-4, -3, -2])
+        elif how == "sufficient statistics":
+            mean = tf.nn.normalize_moments(*tf.nn.sufficient_statistics(x, [0, 1, 2])[:3], None)[0]
+        else:
+            mean = tf.reduce_sum(x, [0, 1, 2]) / tf.cast(tf.size(x), tf.float32)
+        v1.assign_sub(average, (average - mean) * 0.1)
+        return x - mean
+
+    pruned, whole = built(tf, build)
+    assert left_in_training(pruned, whole, ["out"]) == ["bn"]
 
 
 @pytest.fixture
@@ -134,3 +158,19 @@ def test_single_ops_cannot_be_told_to_use_averages(saved, tmp_path, to):
     assert "--batch-norm keep" in caught.value.hint
     result = convert(source, tmp_path / "new", to=to, outputs=["out"])
     assert any("of single ops take the statistics of the batch, as in the source: bn;" in note for note in result.notes)
+
+
+def test_a_flag_whose_default_is_to_train_has_to_be_set(tf, tmp_path):
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1_control_flow(tf), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        mean = v1.get_variable("moving", [3], trainable=False)
+        flag = v1.placeholder_with_default(True, [], name="flag")
+        tf.identity(x - tf.where(flag, tf.reduce_mean(x, 0), mean), name="out")
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model"))
+    options = {"to": "frozen-graph", "outputs": ["out"], "batch_norm": "inference"}
+    with pytest.raises(UsageError, match="flag would tell the exported graph to train") as caught:
+        convert(tmp_path / "model.meta", tmp_path / "new.pb", **options)
+    assert "--set flag=false" in caught.value.hint
+    assert convert(tmp_path / "model.meta", tmp_path / "new.pb", set={"flag": False}, **options).variables == 1

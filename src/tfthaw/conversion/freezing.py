@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tfthaw.conversion.prepared import Prepared, variable_nodes
 from tfthaw.conversion.values import plan_loosely, plan_values
-from tfthaw.errors import UnsupportedError
+from tfthaw.errors import UnsupportedError, UsageError
 from tfthaw.ir.graph import Graph, TensorName
 from tfthaw.ir.model import Model
 from tfthaw.ir.variables import VARIABLE_OPS
@@ -15,7 +15,7 @@ from tfthaw.passes.batch_norm import training_mode_nodes, use_moving_averages
 from tfthaw.passes.freeze import freeze
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.idle_controls import drop_idle_controls
-from tfthaw.passes.training_traces import left_in_training
+from tfthaw.passes.training_traces import left_in_training, training_defaults
 from tfthaw.passes.transient import first_call
 from tfthaw.passes.writes import drop_writes
 from tfthaw.tensors import Tensor
@@ -86,6 +86,7 @@ def settle_batch_norm(prepared: Prepared, before: Graph | None = None) -> None:
         before: The graph as it was with its writes, which say where the averages are; None where it has them still.
     """
     if prepared.options.batch_norm == "inference":
+        refuse_training_defaults(prepared)
         whole = prepared.whole if before is None else prepared.whole.with_nodes([*before.nodes, *prepared.whole.nodes])
         changed = use_moving_averages(prepared.graph, whole)
         prepared.graph = changed.graph
@@ -110,6 +111,20 @@ def settle_batch_norm(prepared: Prepared, before: Graph | None = None) -> None:
             f"batch normalisations of single ops take the statistics of the batch, as in the source: "
             f"{', '.join(left[:3])}{' ...' if len(left) > 3 else ''}; a graph that was built for inference does not"
         )
+
+
+def refuse_training_defaults(prepared: Prepared) -> None:
+    """Refuse placeholders that tell a graph to train unless they are fed.
+
+    Raises:
+        UsageError: There are some.
+    """
+    flags = training_defaults(prepared.graph, [prepared.where(name).node for name in prepared.selection.tensors])
+    if flags:
+        raise UsageError(
+            f"{', '.join(flags)} would tell the exported graph to train: that is its default",
+            hint=f"say what it shall be: {' '.join(f'--set {name}=false' for name in flags)}",
+        )  # fmt: skip
 
 
 def _left(prepared: Prepared, whole: Graph) -> list[str]:

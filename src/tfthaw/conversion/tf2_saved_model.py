@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from keyword import iskeyword
 
 import numpy as np
 
@@ -326,7 +327,7 @@ class _Writing:
         """Let the loaded object be called as its default signature is, or the only one: `loaded(x)`."""
         key = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in made else next(iter(made), "")
         described = {item.name: item for item in self.parts.described}
-        if (key != DEFAULT_SIGNATURE and len(made) != 1) or not all(map(str.isidentifier, self.calls[key].takes)):
+        if (key != DEFAULT_SIGNATURE and len(made) != 1) or not all(map(_is_parameter, self.calls[key].takes)):
             return
         function = calling_function(self._function_name("__call__"), made[key])
         self.parts.made.append(function)
@@ -451,6 +452,11 @@ def _described(graph: Graph, objects: ObjectGraph | None) -> dict[str, ConcreteF
     known = objects.concrete_functions if objects is not None else {}
     names = [item.gradient for item in graph.registered_gradients]
     return {name: known[name] for name in names if name in known}
+
+
+def _is_parameter(name: str) -> bool:
+    """Whether a function of Python that is a method may take an argument of that name."""
+    return name.isidentifier() and not iskeyword(name) and name != "self"
 
 
 def _plain(text: str) -> str:

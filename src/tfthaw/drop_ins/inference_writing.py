@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tfthaw.conversion.code_values import CheckpointValues
-from tfthaw.conversion.freezing import freeze_prepared, settle_batch_norm
+from tfthaw.conversion.freezing import freeze_prepared, refuse_training_defaults, settle_batch_norm
 from tfthaw.conversion.from_code import CodeSource
 from tfthaw.conversion.options import Options
 from tfthaw.conversion.prepared import Prepared, needed_variables, node_list, prepare
@@ -28,7 +28,6 @@ from tfthaw.drop_ins.inference_outputs import OUTPUT_COLLECTION, InferenceOutput
 from tfthaw.drop_ins.inference_proof import Side, prove_inference, prove_live_inference
 from tfthaw.drop_ins.inference_values import refuse_averages, refuse_missing_averages
 from tfthaw.dtypes import DType
-from tfthaw.errors import UsageError
 from tfthaw.export.delivery import Delivery
 from tfthaw.export.graphs import write_graph
 from tfthaw.export.meta_graph import META_SUFFIX, write_meta_graph
@@ -43,7 +42,7 @@ from tfthaw.ir.variables import VARIABLE_OPS
 from tfthaw.passes.function_uses import FunctionUses
 from tfthaw.passes.input_boundary import known_shape
 from tfthaw.passes.prune import free_name, without_lost_colocations
-from tfthaw.passes.training_traces import random_nodes, training_defaults
+from tfthaw.passes.training_traces import random_nodes
 from tfthaw.passes.writes import drop_writes
 from tfthaw.serde.artifacts import open_artifact
 from tfthaw.tensors import Array, Tensor
@@ -215,13 +214,7 @@ class Writing:
 
     def _settle(self, prepared: Prepared, before: Graph) -> None:
         """Let batch normalisation use its averages, and say what else is left of training."""
-        outputs = [prepared.where(name).node for name in prepared.selection.tensors]
-        flags = training_defaults(prepared.graph, outputs)
-        if flags:
-            raise UsageError(
-                f"{', '.join(flags)} would tell the exported graph to train: that is its default",
-                hint=f"say what it shall be: {' '.join(f'--set {name}=false' for name in flags)}",
-            )  # fmt: skip
+        refuse_training_defaults(prepared)
         switched = len(prepared.notes)
         settle_batch_norm(prepared, before)
         self._switched = self._options.batch_norm == "inference" and len(prepared.notes) > switched

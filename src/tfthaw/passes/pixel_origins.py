@@ -37,9 +37,12 @@ _FIRST = frozenset({
     "Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "EnsureShape", "ExpandDims", "Squeeze",
     "Reshape", "Cast", "Switch", "RefSwitch", "Slice", "StridedSlice", "ReverseV2", "Pad", "PadV2", "MirrorPad",
     "Round", "Unpack", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate",
-    "CropAndResize", "ImageProjectiveTransformV2", "ImageProjectiveTransformV3", "Maximum", "Minimum", "ClipByValue",
+    "CropAndResize", "ImageProjectiveTransformV2", "ImageProjectiveTransformV3",
 })  # fmt: skip
-_DEPENDING = frozenset({"ReverseV2", "StridedSlice", "Maximum", "Minimum", "ClipByValue"})
+_BOUNDS = frozenset({"Maximum", "Minimum", "ClipByValue"})
+_DEPENDING = _BOUNDS | {"ReverseV2", "StridedSlice", "Pack", "Unpack", "Cast"}
+_HANDING_ON = frozenset({"Switch", "RefSwitch", "Identity", "Enter"})
+_PIXEL_TYPES = (DType.uint8, DType.string)
 _ALL = frozenset({"Pack", "Merge", "RefMerge"})
 _CHOICES = frozenset({"Select", "SelectV2"})
 _BRANCHES = {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1, "PartitionedCall": 0,
@@ -152,12 +155,14 @@ class _Way:
             for name in functions:
                 inner = self._call(frame, node, name, _offset(inputs, _BRANCHES.get(node.op, 0)))
                 yield from self._returned(inner, output)
-        elif node.op in _ALL:
+        elif node.op in _ALL and _keeps_pixels(frame.index, node):
             yield from inputs
         elif node.op == "IdentityN" and output < len(inputs):
             yield inputs[output]
         elif node.op in _CHOICES:
             yield from inputs[1:3]
+        elif node.op in _BOUNDS and inputs and _keeps_pixels(frame.index, node):
+            yield inputs[_image_of(frame.index, node)]
         elif node.op in _FIRST and inputs and _keeps_pixels(frame.index, node):
             yield inputs[0]
         elif not _is_source(node, inputs) or _gives_floats(node, output):
@@ -192,9 +197,11 @@ class _Way:
         """Return what fills a queue, a staging area or an iterator with what a node hands out; None for other nodes."""
         index = frame.index
         if node.op.startswith("QueueDequeue") and node.inputs:
-            users = [user for user, _ in index.consumers(TensorName.parse(node.inputs[0]).node)]
+            users = _users(index, TensorName.parse(node.inputs[0]).node)
             filled = [frame.tensors(user) for user in users if user.op.startswith("QueueEnqueue")]
             found = [inputs[1 + output] for inputs in filled if len(inputs) > 1 + output]
+            if not found:
+                self._tell(node.op)
         elif node.op == "Unstage":
             places = [user for user in index.nodes.values() if user.op == "Stage" and _place(user) == _place(node)]
             found = [inputs[output] for user in places if len(inputs := frame.tensors(user)) > output]
@@ -288,6 +295,8 @@ def _gives_floats(node: Node, output: int) -> bool:
     if tensor is not None and len(tensor.shape) < _IMAGE_RANK:
         return False
     dtype = output_dtype(node, output)
+    if node.op in DECODE_OPS and node.op.startswith("Decode"):  # other types have other ranges
+        return dtype not in _PIXEL_TYPES
     return dtype is None or dtype.is_float
 
 
@@ -300,16 +309,44 @@ def _keeps_pixels(index: GraphIndex, node: Node) -> bool:
     """Whether a node that can keep pixels as they are does, as far as its constants say."""
     if node.op not in _DEPENDING:
         return True
+    if node.op in ("Pack", "Unpack"):  # along a batch; along another dimension it may be the channels
+        return node.attrs.get("axis", 0) == 0 or node.attrs.get("N") == 1
+    if node.op == "Cast":
+        return node.dtype("DstT") is not DType.bool
     values = [None if value is None else value.astype(np.float64) for value in _constants(index, node)]
     if node.op == "ReverseV2":  # of an image, the first two dimensions are never the channels
         return len(values) > 1 and values[1] is not None and bool(np.isin(values[1], (0, 1)).all())
     if node.op == "StridedSlice":
-        return len(values) > 3 and values[3] is not None and bool((values[3] > 0).all())
-    low = values[1:2] if node.op in ("Maximum", "ClipByValue") else []
-    high = values[-1:] if node.op in ("Minimum", "ClipByValue") else []
+        steps = values[3] if len(values) > 3 else None
+        if steps is None:
+            return False
+        # from its beginning, the first two dimensions of an image are never the channels
+        is_plain = not node.attrs.get("ellipsis_mask", 0) and not node.attrs.get("new_axis_mask", 0)
+        return bool((steps[2 if is_plain else 0 :] > 0).all())
+    bound = values[1 - _image_of(index, node)] if node.op != "ClipByValue" and len(values) > 1 else None
+    low = [bound] if node.op == "Maximum" else values[1:2] if node.op == "ClipByValue" else []
+    high = [bound] if node.op == "Minimum" else values[2:3] if node.op == "ClipByValue" else []
     return all(value is not None and bool((value <= 0).all()) for value in low) and all(
         value is not None and bool((value >= _BRIGHTEST).all()) for value in high
     )
+
+
+def _image_of(index: GraphIndex, node: Node) -> int:
+    """Return which input of a node that bounds values is the image: not the constant one."""
+    source = index.producer(node.inputs[0])
+    return 1 if source is not None and source.op == "Const" and len(data_inputs(node)) == 2 else 0
+
+
+def _users(index: GraphIndex, name: str) -> list[Node]:
+    """Return what takes a queue, also through conds and loops."""
+    found: dict[str, Node] = {}
+    waiting = [name]
+    while waiting:
+        for user, _ in index.consumers(waiting.pop()):
+            if user.name not in found:
+                found[user.name] = user
+                waiting += [user.name] if user.op in _HANDING_ON else []
+    return list(found.values())
 
 
 def _constants(index: GraphIndex, node: Node) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None]:

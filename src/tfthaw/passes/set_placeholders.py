@@ -117,7 +117,7 @@ def _dead_tensors(index: GraphIndex) -> set[TensorName]:
 
     for node in index.nodes.values():
         if node.op in _SWITCHES and len(node.inputs) >= 2:
-            predicate = _known_bool(index, node.inputs[1])
+            predicate = known_bool(index, node.inputs[1])
             if predicate is not None:
                 kill(TensorName(node.name, 0 if predicate else 1))
     while waiting:
@@ -136,7 +136,7 @@ def _dead_tensors(index: GraphIndex) -> set[TensorName]:
 
 def _settled(index: GraphIndex, node: Node, dead: set[TensorName]) -> Node:
     """Return a live node as it is without its dead surroundings."""
-    if node.op in _SWITCHES and len(node.inputs) >= 2 and _known_bool(index, node.inputs[1]) is not None:
+    if node.op in _SWITCHES and len(node.inputs) >= 2 and known_bool(index, node.inputs[1]) is not None:
         return node  # a Switch with a constant predicate is right as it is, and its data side stays lazy
     if node.op not in _MERGES:
         return node
@@ -157,7 +157,7 @@ def _is_dead(text: str, dead: set[TensorName]) -> bool:
     return name in dead or TensorName(name.node, -1) in dead
 
 
-def _known_bool(index: GraphIndex, text: str, depth: int = 32) -> bool | None:
+def known_bool(index: GraphIndex, text: str, depth: int = 32) -> bool | None:
     """Return the value of a boolean scalar that constants decide, or None."""
     name = TensorName.parse(text)
     node = index.nodes.get(name.node)
@@ -167,14 +167,14 @@ def _known_bool(index: GraphIndex, text: str, depth: int = 32) -> bool | None:
         tensor = node.tensor()
         return bool(tensor.numpy()) if tensor is not None and tensor.dtype is DType.bool and not tensor.shape else None
     if node.op in ("Identity", "StopGradient", "Squeeze") and node.inputs:
-        return _known_bool(index, node.inputs[0], depth - 1)
+        return known_bool(index, node.inputs[0], depth - 1)
     if node.op in _SWITCHES and node.inputs:  # a cond switches its own predicate: both sides are the predicate
-        return _known_bool(index, node.inputs[0], depth - 1)
+        return known_bool(index, node.inputs[0], depth - 1)
     if node.op == "LogicalNot" and node.inputs:
-        value = _known_bool(index, node.inputs[0], depth - 1)
+        value = known_bool(index, node.inputs[0], depth - 1)
         return None if value is None else not value
     if node.op in ("LogicalAnd", "LogicalOr") and len(node.inputs) >= 2:
-        values = [_known_bool(index, text, depth - 1) for text in node.inputs[:2]]
+        values = [known_bool(index, text, depth - 1) for text in node.inputs[:2]]
         decisive = node.op == "LogicalOr"
         if decisive in values:
             return decisive

@@ -1,7 +1,7 @@
 """What training leaves in a graph that is meant for inference: statistics of the batch, and random numbers.
 
 Nothing is changed here. Batch normalisation that is made of single ops is known by what training averages and
-inference does not use: a mean over the batch that goes into the outputs, and into a variable that they do not need; or
+inference does not use: a mean or sum that goes into the outputs, and into a variable that they do not need; or
 by the names of its variables, a `moving_mean` that the outputs do not need beside a `beta` or `gamma` that they do.
 
 Source: `tf.compat.v1.layers.BatchNormalization` and `tf.contrib.layers.batch_norm` for the names; random_ops.cc and
@@ -18,7 +18,7 @@ from tfthaw.ir.graph import Graph, GraphIndex
 from tfthaw.ir.nodes import Node
 from tfthaw.ir.variables import VARIABLE_OPS, variable_name
 from tfthaw.passes.batch_norm import AVERAGE_WRITES, training_mode_nodes, variable_behind
-from tfthaw.passes.set_placeholders import cut_dead_branches, set_placeholders
+from tfthaw.passes.set_placeholders import cut_dead_branches, known_bool, set_placeholders
 
 RANDOM_OPS = frozenset({
     "RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal", "RandomShuffle", "Multinomial",
@@ -29,8 +29,11 @@ _AVERAGES = ("moving_mean", "moving_variance")
 _LEARNED = ("beta", "gamma")
 _ARITHMETIC = frozenset({
     "Squeeze", "Reshape", "ExpandDims", "Identity", "StopGradient", "Cast", "Sub", "Mul", "Add", "AddV2", "Neg",
-    "RealDiv", "Square", "Switch", "Merge", *AVERAGE_WRITES,
+    "RealDiv", "Div", "Reciprocal", "Square", "Switch", "Merge", *AVERAGE_WRITES,
 })  # fmt: skip
+_IMAGE_RANK = 4
+_STATISTICS = frozenset({"Mean", "Sum"})
+_CHOICES = frozenset({"Select", "SelectV2"})
 _MOST_STEPS = 64  # decay arithmetic stands between a statistic and its average
 _TRAINING_NAME = re.compile("train|phase|learning", re.IGNORECASE)
 
@@ -57,19 +60,12 @@ def left_in_training(graph: Graph, whole: Graph, outputs: Collection[str]) -> li
             scopes[scope] = None
     everything = GraphIndex([*graph.nodes, *whole.nodes])  # what was inlined is in the graph alone
     for node in graph.nodes:
-        if node.name in used and _is_over_the_batch(everything, node):
+        if node.name in used and node.op in _STATISTICS:
             for average in _averaged_into(everything, node.name):
                 name = variable_name(everything.nodes[average])
                 if name not in needed:
                     scopes[name.rpartition("/")[0] or name] = None
     return list(scopes)
-
-
-def _is_over_the_batch(index: GraphIndex, node: Node) -> bool:
-    """Whether a node takes the mean of all examples of a batch."""
-    source = index.producer(node.inputs[1]) if node.op == "Mean" and len(node.inputs) > 1 else None
-    axes = source.tensor() if source is not None and source.op == "Const" else None
-    return axes is not None and axes.dtype in (DType.int32, DType.int64) and 0 in axes.numpy().reshape(-1)
 
 
 def _averaged_into(index: GraphIndex, name: str) -> list[str]:
@@ -116,18 +112,39 @@ def training_defaults(graph: Graph, outputs: Collection[str]) -> list[str]:
 
 def _tells_to_train(graph: Graph, flag: str, outputs: Collection[str]) -> bool:
     """Whether a graph that a flag is true for is one of training, and one that it is false for is not."""
-    index = GraphIndex(graph.nodes)
     traces = []
     for value in (True, False):
-        settled = cut_dead_branches(set_placeholders(graph, {flag: value})).graph
+        settled = cut_dead_branches(_with_choices(set_placeholders(graph, {flag: value}))).graph
         reached = GraphIndex(settled.nodes).reach(outputs)
         needed = settled.with_nodes(node for node in settled.nodes if node.name in reached)
         used = {variable_name(node) for node in needed.nodes if node.op in VARIABLE_OPS}
-        over = any(_is_over_the_batch(index, node) for node in needed.nodes)
-        traces.append((used, over, bool(training_mode_nodes(needed) or random_nodes(needed))))
-    (when_true, averages, trains), (when_false, averages_too, infers) = traces
-    is_replaced = averages and not averages_too and when_true < when_false
+        index = GraphIndex(settled.nodes)
+        statistics = {node.name for node in needed.nodes if _is_over_the_batch(index, node)}
+        traces.append((used, statistics, bool(training_mode_nodes(needed) or random_nodes(needed))))
+    (when_true, statistics, trains), (when_false, others, infers) = traces
+    is_replaced = bool(statistics - others) and when_true < when_false
     return is_replaced or (trains and not infers)
+
+
+def _is_over_the_batch(index: GraphIndex, node: Node) -> bool:
+    """Whether a node takes the mean or sum over all images of a batch, or over all rows of one."""
+    source = index.producer(node.inputs[1]) if node.op in _STATISTICS and len(node.inputs) > 1 else None
+    axes = source.tensor() if source is not None and source.op == "Const" else None
+    if axes is None or axes.dtype not in (DType.int32, DType.int64):
+        return False
+    return bool({0, -_IMAGE_RANK} & set(axes.numpy().reshape(-1).tolist()))
+
+
+def _with_choices(graph: Graph) -> Graph:
+    """Return a graph in which what a known condition chooses is all that is left of the choice."""
+    index = GraphIndex(graph.nodes)
+    nodes = []
+    for node in graph.nodes:
+        chosen = known_bool(index, node.inputs[0]) if node.op in _CHOICES and len(node.inputs) > 2 else None
+        if chosen is not None:
+            node = Node(node.name, "Identity", [node.inputs[1 if chosen else 2]], node.device, {})  # noqa: PLW2901
+        nodes.append(node)
+    return graph.with_nodes(nodes)
 
 
 def random_nodes(graph: Graph) -> list[str]:

@@ -20,19 +20,22 @@ from tfthaw.tensors import Tensor
 _RESIZES = frozenset({
     "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ScaleAndTranslate",
 })  # fmt: skip
+_PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2"})  # the second factor is a weight
 _OF_SINGLE_PIXELS = frozenset({  # what gives the same for images that are resized later, or carries them around
     "Identity", "StopGradient", "Cast", "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum",
-    "ClipByValue", "ExpandDims", "Squeeze", "Reshape", "StridedSlice", "Slice", "ReverseV2", "Split", "Unpack", "Pack",
-    "ConcatV2", "Pad", "PadV2", "Switch", "Merge", "Enter", "Exit", "NextIteration", "TensorArrayScatterV3",
+    "ClipByValue", "ExpandDims", "Squeeze", "Reshape", "StridedSlice", "ReverseV2", "Split", "Unpack", "Pack",
+    "ConcatV2", "Switch", "Merge", "Enter", "Exit", "NextIteration", "TensorArrayScatterV3",
     "TensorArrayReadV3", "TensorArrayWriteV3", "TensorArrayGatherV3", "TensorArraySizeV3",
 })  # fmt: skip
 _SIZE_INPUTS = {
     "Reshape": 1, "Fill": 0, "BroadcastTo": 1, "Range": 1, "Tile": 1, "Slice": 2, "ScatterNd": 2,
 }  # fmt: skip
+_IMAGE_DIMENSIONS = 0b111  # batch, height and width, as masks of slices count them
 _SHAPE_OPS = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _TO_SINGLE_IMAGES = frozenset({"TensorArrayScatterV3", "TensorListFromTensor", "Where", "NonMaxSuppressionV3",
                                "NonMaxSuppressionV4", "NonMaxSuppressionV5"})  # fmt: skip
 _TO_A_BATCH = frozenset({"TensorArrayGatherV3", "TensorListStack"})
+_NUMBERING = {"CropAndResize": 2, "GatherNd": 1}
 _ARRAY_SIZE_INPUTS = {"TensorArrayV3": 0, "TensorArrayV2": 0, "TensorListReserve": 1}
 _COUNTED_BY_ATTR = {"Unpack": "num", "Split": "num_split"}
 _ELEMENTWISE = frozenset({
@@ -69,6 +72,11 @@ def nodes_of_batch(index: GraphIndex, tensor: TensorName, outputs: Sequence[Tens
         node.name for node in index.nodes.values()
         if node.name in between and (_holds_batch(index, node, batch) or _picks(index, node, batches))
     ]  # fmt: skip
+    if batch > 1:  # what joins from the side; ones are everywhere, and grow to any batch
+        needed = index.reach([name.node for name in outputs], stop=[tensor.node]) - between
+        aside = [node for node in index.nodes.values()
+                 if node.name in needed and node.op in _SIZE_INPUTS and not _counts_turns(index, node)]  # fmt: skip
+        found += [node.name for node in aside if node.name != tensor.node and _holds_batch(index, node, batch)]
     apart = [name.node for name in outputs if name.node not in between and _may_be_batch(index, name, batch)]
     return list(dict.fromkeys([*found, *apart]))
 
@@ -111,7 +119,7 @@ def takes_any_size(index: GraphIndex, tensor: TensorName, outputs: Sequence[Tens
             seen.add(node.name)
             if node.op in _RESIZES or node.op == "Shape":  # which asks for the sizes when the graph runs
                 continue
-            if node.op not in _OF_SINGLE_PIXELS or _has_a_shape(index, node):
+            if node.op not in _OF_SINGLE_PIXELS or _has_a_shape(index, node) or _crops(node):
                 return False
             waiting.append(node.name)
     return not seen & {name.node for name in outputs} and any(index.nodes[name].op in _RESIZES for name in seen)
@@ -167,6 +175,21 @@ def _may_be_batch(index: GraphIndex, tensor: TensorName, batch: int) -> bool:
     return dims is None or (bool(dims) and dims[0] in (None, batch))
 
 
+def _counts_turns(index: GraphIndex, node: Node) -> bool:
+    """Whether a node is for the arrays of loops alone, which refuse other numbers themselves."""
+    users = [user.op for user, _ in index.consumers(node.name)]
+    return bool(users) and all(op.startswith("TensorArray") for op in users)
+
+
+def _crops(node: Node) -> bool:
+    """Whether a node may take a part of an image that is of a certain size."""
+    if node.op != "StridedSlice":
+        return False
+    masks = [node.attrs.get(name, 0) for name in ("begin_mask", "end_mask")]
+    keeps_all = all(isinstance(mask, int) and mask & _IMAGE_DIMENSIONS == _IMAGE_DIMENSIONS for mask in masks)
+    return not keeps_all and node.attrs.get("ellipsis_mask", 0) != 1
+
+
 def _has_a_shape(index: GraphIndex, node: Node) -> bool:
     """Whether a node says of what shape its tensors must be."""
     if any(isinstance(value, Shape) and value.dims for name, value in node.attrs.items() if name != "_output_shapes"):
@@ -177,12 +200,16 @@ def _has_a_shape(index: GraphIndex, node: Node) -> bool:
 def _holds_batch(index: GraphIndex, node: Node, batch: int) -> bool:
     if node.op in _COUNTED_BY_ATTR:
         return node.attrs.get(_COUNTED_BY_ATTR[node.op]) == batch
+    if node.op in _NUMBERING and len(node.inputs) > _NUMBERING[node.op] and batch > 1:
+        numbers = _constant(index, node.inputs[_NUMBERING[node.op]])  # one for each image, such as which box is whose
+        return numbers is not None and bool(numbers.shape) and numbers.shape[0] == batch
     place = _SIZE_INPUTS.get(node.op)
     if place is not None and _is_sized(index, node, place, batch):
         return True
-    if node.op not in _ELEMENTWISE or batch == 1:
+    if node.op not in _ELEMENTWISE | _PRODUCTS or batch == 1:
         return False
-    constants = [_constant(index, text) for text in data_inputs(node)]
+    inputs = data_inputs(node)[: 1 if node.op in _PRODUCTS else None]
+    constants = [_constant(index, text) for text in inputs]
     # a constant for each image, such as anchors
     return any(tensor is not None and len(tensor.shape) > 1 and tensor.shape[0] == batch for tensor in constants)
 
@@ -196,10 +223,15 @@ def _is_sized(index: GraphIndex, node: Node, place: int, batch: int) -> bool:
         if source is None or source.op not in ("Pack", "ConcatV2") or not source.inputs:
             break
         source = index.producer(source.inputs[0])
+    first = 0
+    if source is not None and source.op == "StridedSlice" and len(source.inputs) > 1:  # one size out of a known shape
+        begin = _constant(index, source.inputs[1])
+        first = int(begin.numpy().reshape(-1)[0]) if begin is not None and begin.size == 1 else 0
+        source = index.producer(source.inputs[0])
     tensor = source.tensor() if source is not None and source.op == "Const" else None
-    if tensor is None or tensor.dtype not in (DType.int32, DType.int64) or len(tensor.shape) > 1 or not tensor.size:
+    if tensor is None or tensor.dtype not in (DType.int32, DType.int64) or len(tensor.shape) > 1:
         return False
-    return int(tensor.numpy().reshape(-1)[0]) == batch
+    return 0 <= first < tensor.size and int(tensor.numpy().reshape(-1)[first]) == batch
 
 
 def _constant(index: GraphIndex, text: str) -> Tensor | None:

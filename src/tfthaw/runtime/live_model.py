@@ -132,7 +132,7 @@ class FunctionModel:
                 with calling_eagerly(self._tf):
                     results = self._call(endpoint, [inputs[tensor.name] for tensor in fed.values()], values, held)
                     computed = dict(zip(endpoint.outputs, results, strict=True))
-                    found.update((tensor, computed[name].numpy()) for tensor, name in wanted.items())
+                    found.update((tensor, np.asarray(computed[name].numpy())) for tensor, name in wanted.items())
             except (self._tf.errors.OpError, ValueError, TypeError) as error:
                 raise RuntimeFailure(f"the live model does not run: {_shortened(error)}") from error
         return {tensor: found[tensor] for tensor in outputs}
