@@ -128,12 +128,13 @@ def new_file_set(
     with _writing(directory):
         folder = Path(os.path.realpath(directory))
         targets = [folder / name for name in names]
-        refuse_existing([Path(directory, name) for name in names], overwrite)
+        shown = [Path(directory, name) for name in names]  # as the user names them
+        refuse_existing(shown, overwrite)
         with _beside(targets[-1]) as temporary, _Syncing(temporary) as syncing:
             temporary.mkdir()
             yield temporary
             syncing.finish(check)
-            refuse_existing([Path(directory, name) for name in names], overwrite)
+            refuse_existing(shown, overwrite)
             for target in targets:
                 os.replace(temporary / target.name, os.path.realpath(target))
             _sync_directory(folder)

@@ -5,6 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
+from graphs import library, node
+from tfthaw.ir.attrs import FunctionName
 from tfthaw.ir.graph import GraphIndex, TensorName
 from tfthaw.passes.pixel_origins import pixel_changes
 from tfthaw.serde.graphs import graph_from_proto
@@ -189,3 +191,16 @@ def test_floats_that_nothing_is_known_of(tf, changes):
         "of a handle": (made.from_handle, ["IteratorGetNext"]),
         "raw": (made.raw_floats, ["DecodeRaw"]),
     })
+
+
+def test_functions_that_are_not_there():
+    """A damaged graph says nothing of what happens to pixels, and that is told."""
+    nodes = [
+        node("set", "MapDataset", T=None, f=FunctionName("gone")), node("iterator", "IteratorV2", T=None),
+        node("make", "MakeIterator", "set", "iterator", T=None), node("batch", "IteratorGetNext", "iterator", T=None),
+        node("slices", "TensorSliceDataset", "batch", T=None),
+    ]  # fmt: skip
+    nodes[0].inputs.append("slices")
+    found = library(nodes)
+    changes = pixel_changes(found, GraphIndex(found.nodes), TensorName("batch", 0))
+    assert changes == ["a function that cannot be looked into"]

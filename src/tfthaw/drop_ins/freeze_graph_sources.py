@@ -216,7 +216,8 @@ def _opened(path: str, what: str, output: str, opened: ExitStack) -> Artifact:
         artifact = opened.enter_context(open_artifact(path))
     except NotFoundError as error:
         raise NotFoundError(f"{what} file '{path}' does not exist!", hint=error.hint) from error
-    spare_sources(artifact, output, [output] if output else [], in_place=True)
+    if output:
+        spare_sources(artifact, output, [output], in_place=True)
     return artifact
 
 
@@ -231,7 +232,8 @@ def _opened_checkpoint(path: str, output: str, opened: ExitStack) -> Artifact:
         artifact = opened.enter_context(open_artifact(path, is_checkpoint=True))
     except NotFoundError as error:
         raise NotFoundError(f"Input checkpoint '{path}' doesn't exist!", hint=error.hint) from error
-    spare_sources(artifact, output, [output] if output else [])
+    if output:
+        spare_sources(artifact, output, [output])
     if not artifact.tensors:
         raise UnsupportedError(f"{artifact.located.format} holds no values", path=path,
                                hint="give the checkpoint's prefix with --input_checkpoint")  # fmt: skip

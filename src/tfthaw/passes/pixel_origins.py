@@ -49,8 +49,9 @@ _BRANCHES = {"If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1, "Partitio
              "StatefulPartitionedCall": 0}  # fmt: skip
 _SAME_COMPONENTS = re.compile(
     r"(Experimental)?(Batch|ParallelBatch|PaddedBatch|Repeat|Shuffle|ShuffleAndRepeat|Prefetch|Cache|Take|Skip|Shard|"
-    r"Filter|TakeWhile|FilterByLastComponent|ParallelFilter|Options|Model|Optimize|Unbatch|Rebatch|AutoShard|IgnoreErrors|LatencyStats|"
-    r"Assert(Next|Prev|Cardinality)|MaxIntraOpParallelism|PrivateThreadPool|ThreadPool|Concatenate|Snapshot|Sampling|"
+    r"Filter|TakeWhile|FilterByLastComponent|ParallelFilter|Options|Model|Optimize|Unbatch|Rebatch|AutoShard|"
+    r"IgnoreErrors|LatencyStats|Assert(Next|Prev|Cardinality)|"
+    r"MaxIntraOpParallelism|PrivateThreadPool|ThreadPool|Concatenate|Snapshot|Sampling|"
     r"SetStatsAggregator|BytesProducedStats|FinalizeTFData|Finalize)Dataset(V\d)?"
 )
 _MAPS = re.compile(r"(Experimental)?(Parallel)?Map(AndBatch)?Dataset(V\d)?")
@@ -244,12 +245,10 @@ class _Way:
         return self._call(frame, node, function.name, give)
 
     def _call(self, frame: _Frame, node: Node, name: str, give: Callable[[int], _Item | None]) -> _Frame | None:
-        """Return the frame of a function that a node calls; None, and it is told, where it cannot be looked into."""
+        """Return the frame of a function that a node calls; None where it cannot be looked into."""
         key = (node.name, name)
         if key not in frame.called:
             frame.called[key] = self._opened(name, give, frame.depth + 1)
-            if frame.called[key] is None:
-                self._tell(f"function {name}")
         return frame.called[key]
 
     def _opened(self, name: str, give: Callable[[int], _Item | None], depth: int) -> _Frame | None:
@@ -263,7 +262,9 @@ class _Way:
         return _Frame(GraphIndex(body.nodes), body.returns, give, depth)
 
     def _returned(self, inner: _Frame | None, position: int) -> list[_Item]:
+        """Return what a function gives; where nothing says that, it is told."""
         if inner is None or position >= len(inner.returns):
+            self._tell("a function that cannot be looked into")
             return []
         return [_Item(inner, inner.returns[position])]
 

@@ -27,7 +27,7 @@ _PYTHON_2 = {
     "cPickle": "pickle", "ConfigParser": "configparser", "Queue": "queue", "urllib2": "urllib.request",
     "urlparse": "urllib.parse", "StringIO": "io", "cStringIO": "io", "__builtin__": "builtins", "Tkinter": "tkinter",
     "HTMLParser": "html.parser", "httplib": "http.client", "cookielib": "http.cookiejar", "commands": "subprocess",
-    "SocketServer": "socketserver", "copy_reg": "copyreg", "thread": "_thread", "itertools.izip": "itertools",
+    "SocketServer": "socketserver", "copy_reg": "copyreg", "thread": "_thread",
 }  # fmt: skip
 """Modules of Python 2 -> their names in Python 3."""
 
